@@ -1,0 +1,92 @@
+"""The seam between the simulator and what it drives, and `NoopBackend`, which measures the simulator's own overhead."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.transaction import OUTCOME, Status
+
+
+class Backend(Protocol):
+    """What the dispatcher needs of a backend. Every implementation passes `tests/backend_contract.py`.
+
+    `offer` and `poll` are called from one process and never wait. Each transaction that `offer` accepts is answered by
+    exactly one outcome of `poll`, with its `id` and `slot`; one that it does not accept by none.
+    """
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes a transaction may enter."""
+        ...
+
+    def owners(self) -> NDArray[np.int64]:
+        """The node that owns each shard, shape (shards,). The shard of a transaction is `payer % shards`."""
+        ...
+
+    def offer(self, node: int, batch: NDArray[np.void]) -> int:
+        """Takes the first k of `batch` (TRANSACTION) into a node's queue and returns k: the rest did not fit."""
+        ...
+
+    def poll(self, outcomes: NDArray[np.void]) -> int:
+        """Moves up to len(outcomes) answers (OUTCOME) out; returns how many."""
+        ...
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleeps until there may be answers, at most this long."""
+        ...
+
+
+class NoopBackend:
+    """Answers every transaction with `ok` at the next poll: what is left is the simulator's own cost."""
+
+    def __init__(self, nodes: int = 1, shards: int = 1, queue: int = 65_536) -> None:
+        self._nodes = nodes
+        self._shards = shards
+        self._outcomes = np.zeros(queue, OUTCOME)
+        self._count = 0
+        self._lsn = np.zeros(shards, np.int64)
+
+    @property
+    def nodes(self) -> int:
+        """As many as asked for; nothing tells them apart."""
+        return self._nodes
+
+    def owners(self) -> NDArray[np.int64]:
+        """Shards dealt out in turn."""
+        return np.arange(self._shards, dtype=np.int64) % self._nodes
+
+    def offer(self, node: int, batch: NDArray[np.void]) -> int:  # noqa: ARG002  all nodes are one
+        """Takes what fits of the batch."""
+        taken = min(len(batch), len(self._outcomes) - self._count)
+        answers = self._outcomes[self._count : self._count + taken]
+        asked = batch[:taken]
+        answers["id"] = asked["id"]
+        answers["slot"] = asked["slot"]
+        shard = asked["payer"] % self._shards
+        answers["shard"] = shard
+        answers["status"] = Status.OK
+        for s in np.unique(shard):
+            mine = shard == s
+            answers["lsn"][mine] = self._lsn[s] + np.arange(1, int(mine.sum()) + 1)
+            self._lsn[s] += int(mine.sum())
+        self._count += taken
+        return taken
+
+    def poll(self, outcomes: NDArray[np.void]) -> int:
+        """Hands over what was taken, in order."""
+        count = min(len(outcomes), self._count)
+        outcomes[:count] = self._outcomes[:count]
+        self._outcomes[: self._count - count] = self._outcomes[count : self._count].copy()
+        self._count -= count
+        return count
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleeps, unless there are answers already."""
+        if not self._count and timeout_s > 0:
+            time.sleep(timeout_s)
+
+

@@ -1,0 +1,175 @@
+"""The `sim` command: parses, calls, and ends with an exit code. No logic, and no import before a verb needs it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec
+
+import typer
+
+from simulator import __version__
+from simulator.errors import Exit, SimError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+app = typer.Typer(
+    name="sim",
+    help="Replays payment spikes against a payment backend: how fast, how even, and is every yuan still there?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: importing rich would take longer than showing it
+    pretty_exceptions_enable=False,
+)
+
+P = ParamSpec("P")
+
+
+class ClockName(StrEnum):
+    """The scenario's clocks, as a flag takes them."""
+
+    WALL = "wall"
+    VIRTUAL = "virtual"
+
+
+ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file, such as scenarios/peak.yaml.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, below results/.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. load.accounts=1000. May be repeated."),
+]
+Clock = Annotated[ClockName | None, typer.Option(help="Override the scenario's clock.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Override the scenario's seed.")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line (`sys.argv` by default) and returns the exit code."""
+    try:
+        app(args=argv, prog_name="sim")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else Exit.ERROR
+    return Exit.OK
+
+
+def _verb(work: Callable[P, int]) -> Callable[P, None]:
+    """Registers a verb, and turns what it returns or raises into the exit code."""
+
+    @app.command()
+    @functools.wraps(work)
+    def command(*args: P.args, **kwargs: P.kwargs) -> None:
+        raise typer.Exit(_ended(functools.partial(work, *args, **kwargs)))
+
+    return command
+
+
+def _ended(work: Callable[[], int]) -> int:
+    try:
+        return int(work())
+    except SimError as error:
+        _complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        raise  # whoever read our output has read enough, as in `sim schema | head`; typer ends quietly
+    except Exception as error:  # noqa: BLE001  the last resort: a user never sees a traceback unasked
+        if os.environ.get("SIM_DEBUG"):
+            traceback.print_exc()
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        _complain(f"unexpected error: {text}; set SIM_DEBUG=1 for the traceback")
+        return Exit.ERROR
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines() or [""]:
+        typer.echo(f"sim: {line}", err=True)
+
+
+def _overrides(settings: list[str] | None, clock: ClockName | None, seed: int | None) -> list[str]:
+    """The flags as what they are short for; a flag says it last."""
+    flags = {"clock": clock, "seed": seed}
+    return [*(settings or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)]
+
+
+@_verb
+def run(
+    scenario: ScenarioFile,
+    settings: Set = None,
+    clock: Clock = None,
+    seed: Seed = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder, which must not exist yet.")] = None,
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
+) -> int:
+    """Run a scenario; its results go to a folder below results/."""
+    from simulator.scenario.loader import load  # noqa: PLC0415  heavy
+
+    loaded = load(scenario, _overrides(settings, clock, seed), os.environ)
+    from simulator.run import run_scenario  # noqa: PLC0415  heavier: a mistake in the scenario is told without it
+
+    return run_scenario(loaded, out=out, quiet=quiet)
+
+
+@_verb
+def check(scenario: ScenarioFile, settings: Set = None, clock: Clock = None, seed: Seed = None) -> int:
+    """Validate a scenario and show what it will take, without running it."""
+    from simulator.scenario.loader import load_with_origins  # noqa: PLC0415  heavy
+    from simulator.scenario.plan import plan, render_plan  # noqa: PLC0415  heavy
+
+    loaded = load_with_origins(scenario, _overrides(settings, clock, seed), os.environ)
+    typer.echo(render_plan(loaded.scenario, plan(loaded.scenario), loaded.origins))
+    return Exit.OK
+
+
+@_verb
+def report(run: RunFolder) -> int:
+    """Render a run's report again."""
+    from simulator.report import render  # noqa: PLC0415  heavy
+
+    typer.echo(str(render(run)))
+    return Exit.OK
+
+
+@_verb
+def audit(run: RunFolder) -> int:
+    """Check a run's books again, from the journals."""
+    from simulator.run import audit_run  # noqa: PLC0415  heavy
+
+    return audit_run(run)
+
+
+@_verb
+def schema() -> int:
+    """Print the JSON Schema of scenario files, for editors."""
+    import json  # noqa: PLC0415  one verb's
+
+    from simulator.scenario.model import Scenario  # noqa: PLC0415  heavy
+
+    typer.echo(json.dumps(Scenario.schema_for_editors(), indent=2, ensure_ascii=False))
+    return Exit.OK
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001  typer's callback signature
+    if asked:
+        typer.echo(f"sim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,284 @@
+"""The dispatcher: releases each transaction at its intended time, open loop, and settles what comes back.
+
+It never waits for the backend. A transaction that cannot go out is counted at once: *dropped* when the fault is the
+generator's (no in-flight slot left, or later than `patience`), *rejected, overflow* when the backend's queue is full.
+Everything between is one row in the in-flight table, of bounded size; its slot travels with the transaction and comes back
+in the outcome, so settling needs no search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.backend.backend import Backend
+from simulator.balancer.policy import Policy, pick
+from simulator.kernel import kernel
+from simulator.ledger.digest import fingerprint
+from simulator.measure.recorder import HISTORY, LAG, RESPONSE, SERVICE, Dense, Recorder, Tallies, note, second_of
+from simulator.seeds import Stream, stream_key
+from simulator.transaction import OUTCOME, TRANSACTION, Kind, Reason, Status
+
+STAGE = 8_192  # transactions released to one node at a time
+
+_OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
+_PENDING = int(Status.PENDING)
+_OVERFLOW, _IN_FLIGHT, _LATE = int(Reason.OVERFLOW), int(Reason.IN_FLIGHT), int(Reason.LATE)
+_AUTHORIZE, _VOID = int(Kind.AUTHORIZE), int(Kind.VOID)
+
+
+class InFlight(NamedTuple):
+    """The in-flight table; `C` slots."""
+
+    table: NDArray[np.void]  # (C,) TRANSACTION; id 0: free
+    seen_lsn: NDArray[np.int64]  # (C,) the shard's highest acknowledged position when it was fired
+    free: NDArray[np.uint32]  # (C,) a stack of free slots: the one last freed is the one still in the cache
+    free_count: NDArray[np.int64]  # (1,)
+    acknowledged_lsn: NDArray[np.int64]  # (S,) highest acknowledged position of each shard
+    picks: NDArray[np.int64]  # (1,) how many nodes were picked
+
+
+@kernel
+def write_history(
+    history: NDArray[np.void], history_count: NDArray[np.int64], m: np.void, lsn: int, shard: int, status: int, reason: int
+) -> None:
+    """Appends how a transaction ended."""
+    row = history[history_count[0]]
+    history_count[0] += 1
+    row["id"] = m["id"]
+    row["fingerprint"] = fingerprint(m["id"], m["amount_minor"], m["related"], m["payer"], m["payee"], m["kind"])
+    row["lsn"] = lsn
+    row["shard"] = shard
+    row["status"] = status
+    row["kind_reason"] = m["kind"] | (reason << 3)
+
+
+@kernel
+def fire(
+    batch: NDArray[np.void], start: int, stop: int, now_ns: int, patience_ns: int,
+    policy: int, key: np.uint64, owners: NDArray[np.int64], flight: InFlight,
+    staged: NDArray[np.void], staged_count: NDArray[np.int64], history: NDArray[np.void], history_count: NDArray[np.int64],
+    tallies: Tallies, dense: Dense,
+) -> int:  # fmt: skip
+    """Releases batch[start:stop], all due by `now_ns`, into staged[node]; returns the position after the last one handled.
+
+    Stops early when a stage or the history is full, or a second is not resident.
+    """
+    seconds = tallies.offered.shape[0]
+    shards = owners.shape[0]
+    for i in range(start, stop):
+        m = batch[i]
+        intended = m["intended_ns"]
+        second = second_of(intended, seconds)
+        slot_of_second = dense.slots[second]
+        if slot_of_second < 0 or history_count[0] >= history.shape[0]:
+            return i
+        shard = np.int64(m["payer"]) % shards
+        node = pick(policy, tallies.in_flight, key, flight.picks[0], owners[shard])
+        if staged_count[node] >= staged.shape[1]:
+            return i
+        flight.picks[0] += 1
+        tallies.offered[second] += 1
+        tallies.offered_minor[second] += m["amount_minor"]
+        kind = np.int64(m["kind"])
+        tallies.by_kind[kind - 1, _PENDING] += 1
+        late = now_ns - intended > patience_ns
+        if late or flight.free_count[0] == 0:
+            reason = _LATE if late else _IN_FLIGHT
+            now_second = second_of(now_ns, seconds)
+            tallies.answered[now_second, _DROPPED] += 1
+            tallies.by_kind[kind - 1, _DROPPED] += 1
+            tallies.by_reason[_DROPPED, reason] += 1
+            write_history(history, history_count, m, 0, shard, _DROPPED, reason)
+            continue
+        flight.free_count[0] -= 1
+        slot = flight.free[flight.free_count[0]]
+        m["fired_ns"] = now_ns
+        m["slot"] = slot
+        m["node"] = node
+        flight.table[slot] = m
+        flight.seen_lsn[slot] = flight.acknowledged_lsn[shard]
+        staged[node, staged_count[node]] = m
+        staged_count[node] += 1
+        fired_second = second_of(now_ns, seconds)
+        tallies.sent[fired_second] += 1
+        tallies.node_sent[fired_second, node] += 1
+        tallies.in_flight[node] += 1
+        tallies.in_flight_max[node] = max(tallies.in_flight_max[node], tallies.in_flight[node])
+        tallies.shard_in_flight[shard] += 1
+        tallies.shard_in_flight_max[shard] = max(tallies.shard_in_flight_max[shard], tallies.shard_in_flight[shard])
+        note(dense.lag, tallies.totals, LAG, slot_of_second, kind, node, now_ns - intended)
+    total = tallies.in_flight.sum()
+    now_second = second_of(now_ns, seconds)
+    tallies.in_flight_top[now_second] = max(tallies.in_flight_top[now_second], total)
+    return stop
+
+
+@kernel
+def settle(
+    outcomes: NDArray[np.void], start: int, stop: int, now_ns: int, flight: InFlight,
+    history: NDArray[np.void], history_count: NDArray[np.int64], tallies: Tallies, dense: Dense,
+) -> int:  # fmt: skip
+    """Settles outcomes[start:stop] as answered at `now_ns`; returns the position after the last one handled.
+
+    Stops early when the history is full or a second is not resident. Response and service times are counted for `ok` only:
+    an answer that says no quickly must not make the rest look fast.
+    """
+    seconds = tallies.offered.shape[0]
+    now_second = second_of(now_ns, seconds)
+    for i in range(start, stop):
+        outcome = outcomes[i]
+        slot = outcome["slot"]
+        m = flight.table[slot]
+        if m["id"] != outcome["id"] or m["id"] == 0:
+            tallies.stray[0] += 1
+            continue
+        slot_of_second = dense.slots[second_of(m["intended_ns"], seconds)]
+        if slot_of_second < 0 or history_count[0] >= history.shape[0]:
+            return i
+        status = np.int64(outcome["status"])
+        reason = np.int64(outcome["reason"])
+        kind = np.int64(m["kind"])
+        node = np.int64(m["node"])
+        shards = tallies.shard_in_flight.shape[0]
+        shard = np.int64(m["payer"]) % shards
+        lsn = np.int64(outcome["lsn"])
+        tallies.answered[now_second, status] += 1
+        tallies.by_kind[kind - 1, status] += 1
+        tallies.by_reason[status, reason] += 1
+        if status == _OK:
+            note(dense.response, tallies.totals, RESPONSE, slot_of_second, kind, node, now_ns - m["intended_ns"])
+            note(dense.service, tallies.totals, SERVICE, slot_of_second, kind, node, now_ns - m["fired_ns"])
+            tallies.shard_ok[now_second, shard] += 1
+            if kind != _AUTHORIZE and kind != _VOID:
+                tallies.settled_minor[now_second] += m["amount_minor"]
+            if lsn <= flight.seen_lsn[slot]:
+                tallies.reordered[0] += 1
+            flight.acknowledged_lsn[shard] = max(flight.acknowledged_lsn[shard], lsn)
+        write_history(history, history_count, m, lsn, shard, status, reason)
+        tallies.in_flight[node] -= 1
+        tallies.shard_in_flight[shard] -= 1
+        m["id"] = 0
+        flight.free[flight.free_count[0]] = slot
+        flight.free_count[0] += 1
+    tallies.settled_ns[0] = now_ns
+    return stop
+
+
+@kernel
+def in_doubt(flight: InFlight, outcomes: NDArray[np.void], status: int, reason: int, after: int) -> tuple[int, int]:
+    """Fills `outcomes` for what is still in flight, from slot `after` on; returns (how many, the slot to go on from)."""
+    found = 0
+    for slot in range(after, flight.table.shape[0]):
+        if flight.table[slot]["id"] != 0:
+            if found == outcomes.shape[0]:
+                return found, slot
+            outcome = outcomes[found]
+            outcome["id"] = flight.table[slot]["id"]
+            outcome["slot"] = slot
+            outcome["lsn"] = 0
+            outcome["status"] = status
+            outcome["reason"] = reason
+            found += 1
+    return found, flight.table.shape[0]
+
+
+class Dispatcher:
+    """Releases transactions and settles outcomes; holds the in-flight table and the history that is not yet written."""
+
+    def __init__(
+        self, backend: Backend, policy: Policy, seed: int, tallies: Tallies, recorder: Recorder, *,
+        in_flight: int, patience_ns: int, write: Callable[[memoryview], None],
+    ) -> None:  # fmt: skip
+        """`write` takes the bytes of history rows, in order. `in_flight` is the size of the table."""
+        self.backend = backend
+        self.tallies = tallies
+        self.recorder = recorder
+        self._policy = int(policy)
+        self._key = stream_key(seed, Stream.BALANCER)
+        self._patience_ns = patience_ns
+        self._write = write
+        self._owners = backend.owners()
+        self._flight = InFlight(
+            table=np.zeros(in_flight, TRANSACTION),
+            seen_lsn=np.zeros(in_flight, np.int64),
+            free=np.arange(in_flight - 1, -1, -1, dtype=np.uint32),
+            free_count=np.array([in_flight], np.int64),
+            acknowledged_lsn=np.zeros(len(self._owners), np.int64),
+            picks=np.zeros(1, np.int64),
+        )
+        self._staged = np.zeros((backend.nodes, STAGE), TRANSACTION)
+        self._staged_count = np.zeros(backend.nodes, np.int64)
+        self._history = np.zeros(65_536, HISTORY)
+        self._history_count = np.zeros(1, np.int64)
+        self._refused = np.zeros(STAGE, OUTCOME)
+
+    @property
+    def in_flight(self) -> int:
+        """How many transactions were sent and not yet answered."""
+        return len(self._flight.table) - int(self._flight.free_count[0])
+
+    def release(self, batch: NDArray[np.void], now_ns: int) -> None:
+        """Sends a batch (TRANSACTION) of which every one is due by `now_ns`."""
+        position = 0
+        while position < len(batch):
+            reached = fire(
+                batch, position, len(batch), now_ns, self._patience_ns, self._policy, self._key, self._owners, self._flight,
+                self._staged, self._staged_count, self._history, self._history_count, self.tallies, self.recorder.dense,
+            )  # fmt: skip
+            if reached < len(batch):
+                self._make_room(int(batch["intended_ns"][reached]))
+            self._send(now_ns)
+            position = reached
+
+    def _send(self, now_ns: int) -> None:
+        for node in np.flatnonzero(self._staged_count):
+            count = int(self._staged_count[node])
+            self._staged_count[node] = 0
+            batch = self._staged[node, :count]
+            accepted = self.backend.offer(int(node), batch)
+            if accepted < count:
+                refused = self._refused[: count - accepted]
+                refused["id"] = batch["id"][accepted:]
+                refused["slot"] = batch["slot"][accepted:]
+                refused["lsn"] = 0
+                refused["status"] = _REJECTED
+                refused["reason"] = _OVERFLOW
+                self.settle(refused, now_ns)
+
+    def settle(self, outcomes: NDArray[np.void], now_ns: int) -> None:
+        """Counts a batch of outcomes (OUTCOME) as answered at `now_ns`."""
+        position = 0
+        while position < len(outcomes):
+            position = settle(
+                outcomes, position, len(outcomes), now_ns, self._flight, self._history, self._history_count, self.tallies,
+                self.recorder.dense,
+            )  # fmt: skip
+            if position < len(outcomes):
+                self._make_room(int(self._flight.table[int(outcomes["slot"][position])]["intended_ns"]))
+
+    def give_up(self, now_ns: int, status: Status, reason: Reason) -> None:
+        """Settles everything still in flight with this status."""
+        outcomes = np.zeros(STAGE, OUTCOME)
+        slot = 0
+        while slot < len(self._flight.table):
+            found, slot = in_doubt(self._flight, outcomes, int(status), int(reason), slot)
+            self.settle(outcomes[:found], now_ns)
+
+    def flush(self) -> None:
+        """Hands the history rows that are not yet written to `write`."""
+        count = int(self._history_count[0])
+        if count:
+            self._write(self._history[:count].view(np.uint8).data)
+            self._history_count[0] = 0
+
+    def _make_room(self, intended_ns: int) -> None:
+        """A kernel stopped: the history is full, or the second of `intended_ns` is not resident (or a stage is full)."""
+        if self._history_count[0] >= len(self._history):
+            self.flush()
+        second = min(max(intended_ns, 0) // 1_000_000_000, len(self.tallies.offered) - 1)
+        if self.recorder.dense.slots[second] < 0:
+            self.recorder.admit(second)

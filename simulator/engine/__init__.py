@@ -1,0 +1,3 @@
+"""What makes time pass in a run: the wall clock's loop."""
+
+from __future__ import annotations

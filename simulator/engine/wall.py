@@ -1,0 +1,235 @@
+"""The wall-clock engine: one process that generates, releases and settles, and does nothing else.
+
+It has a process of its own so that neither the terminal nor the report can delay it. One turn: settle what came back, release
+what is due, and with time to spare make the next transactions. It sleeps until the next one is due but never shorter than
+`TICK_S`, and wakes when a node rings; so at high rates it works in batches of a tick, and the tick bounds the lag that this
+costs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import time
+from collections import deque
+from enum import IntEnum
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.clock import Clock
+from simulator.dispatcher import Dispatcher
+from simulator.measure.recorder import Measured, Recorder, Tallies
+from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
+
+TICK_S = 0.000_5
+_BLOCK = 4_096  # transactions made at a time: below half a millisecond of work
+_AHEAD = 8  # blocks kept ready
+_LONGEST_SLEEP_S = 0.05  # a request to stop is seen at least this often
+_PR_SET_TIMERSLACK = 29
+
+
+class Stop(IntEnum):
+    """What the run tells the engine, in a shared word."""
+
+    RUN = 0
+    DRAIN = 1  # release nothing more; wait for what is in flight
+    GIVE_UP = 2  # the backend is gone: what is in flight is in doubt
+
+
+class Source(Protocol):
+    """What makes transactions."""
+
+    def fill(self, batch: NDArray[np.void]) -> int:
+        """Writes the next transactions in order of intended time; returns how many, 0 at the end."""
+        ...
+
+
+class Ended(NamedTuple):
+    """What the engine hands over at the end."""
+
+    measured: Measured
+    cpu_s: float
+    spilled: bytes  # history rows that could not be written to their file
+    history_errno: int  # why not; 0: all were
+
+
+class _History:
+    """Appends history rows to their file; after an error keeps them in memory, at most those then in flight."""
+
+    def __init__(self, path: Path, expected_bytes: int, stop: NDArray[np.int64]) -> None:
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        self._stop = stop
+        self.errno = 0
+        self.spilled = bytearray()
+        self._size = 0
+        try:
+            # Room taken now cannot be taken by the journals later, so a disk that fills stops those first.
+            os.posix_fallocate(self._fd, 0, max(expected_bytes, 1))
+        except OSError:
+            os.ftruncate(self._fd, 0)
+
+    def write(self, rows: memoryview) -> None:
+        if not self.errno:
+            try:
+                done = os.pwrite(self._fd, rows, self._size)
+                while done < len(rows):
+                    done += os.pwrite(self._fd, rows[done:], self._size + done)
+                self._size += len(rows)
+            except OSError as error:
+                self.errno = error.errno or 5
+                self._stop[0] = max(int(self._stop[0]), Stop.DRAIN)
+            else:
+                return
+        self.spilled += rows
+
+    def close(self) -> None:
+        os.ftruncate(self._fd, self._size)
+        os.close(self._fd)
+
+
+class WallEngine:
+    """Drives one run to its end, drain included."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, source: Source, clock: Clock, stop: NDArray[np.int64], *, drain_ns: int
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._backend = dispatcher.backend
+        self._tallies: Tallies = dispatcher.tallies
+        self._recorder: Recorder = dispatcher.recorder
+        self._source = source
+        self._clock = clock
+        self._stop = stop
+        self._drain_ns = drain_ns
+        self._ready: deque[NDArray[np.void]] = deque()
+        self._spare = [np.zeros(_BLOCK, TRANSACTION) for _ in range(_AHEAD + 1)]
+        self._block = np.zeros(0, TRANSACTION)
+        self._position = 0
+        self._exhausted = False
+        self._outcomes = np.zeros(32_768, OUTCOME)
+        self._second = 0
+        self._cpu_ns = time.process_time_ns()
+
+    def prepare(self) -> None:
+        """Makes the first transactions, so that none is late for that."""
+        while len(self._ready) < _AHEAD and self._make():
+            pass
+
+    def run(self) -> None:
+        """From before the start until everything is settled."""
+        while self._stop[0] == Stop.RUN:
+            now = self._clock.now_ns()
+            self._settle(now)
+            released = self._release(now)
+            self._look_back(now)
+            if released:
+                continue
+            if not len(self._block) and self._exhausted and not self._ready:
+                break
+            if len(self._ready) < _AHEAD and self._make():
+                continue
+            self._sleep(now)
+        self._drain()
+
+    def _settle(self, now: int) -> None:
+        while count := self._backend.poll(self._outcomes):
+            self._dispatcher.settle(self._outcomes[:count], now)
+            if count < len(self._outcomes):
+                break
+
+    def _release(self, now: int) -> bool:
+        """Releases what is due of the current block; True if more may be due at once (the block is used up)."""
+        if self._position == len(self._block):
+            if len(self._block):
+                self._spare.append(self._block.base if isinstance(self._block.base, np.ndarray) else self._block)
+            if not self._ready and not self._make():
+                self._block = np.zeros(0, TRANSACTION)
+                self._position = 0
+                return False
+            self._block = self._ready.popleft()
+            self._position = 0
+        due = int(np.searchsorted(self._block["intended_ns"], now, side="right"))
+        if due > self._position:
+            self._dispatcher.release(self._block[self._position : due], now)
+            self._position = due
+        return due == len(self._block)
+
+    def _make(self) -> bool:
+        if self._exhausted:
+            return False
+        block = self._spare.pop() if self._spare else np.zeros(_BLOCK, TRANSACTION)
+        count = self._source.fill(block)
+        if count == 0:
+            self._exhausted = True
+            return False
+        self._ready.append(block[:count])
+        return True
+
+    def _sleep(self, now: int) -> None:
+        due_s = (int(self._block["intended_ns"][self._position]) - now) / 1e9 if len(self._block) else TICK_S
+        self._backend.wait(min(max(due_s, TICK_S), _LONGEST_SLEEP_S))
+
+    def _look_back(self, now: int) -> None:
+        """Once a second: what the live view shows of the second before."""
+        second = min(now // 1_000_000_000, len(self._tallies.offered) - 1)
+        if second <= self._second:
+            return
+        cpu = time.process_time_ns()
+        self._tallies.cpu_ns[self._second] = cpu - self._cpu_ns
+        self._cpu_ns = cpu
+        histogram = self._recorder.response_of_second(self._second)
+        if histogram.total:
+            for i, percent in enumerate((50.0, 99.0, 99.9)):
+                self._tallies.last_second_ns[i] = histogram.percentile_ns(percent)
+            self._tallies.last_second_ns[3] = self._second + 1
+        self._second = second
+        self._dispatcher.flush()
+
+    def _drain(self) -> None:
+        """Waits for what is in flight, within bounds; what is then left is in doubt."""
+        deadline = self._clock.now_ns() + self._drain_ns
+        while self._dispatcher.in_flight and self._stop[0] != Stop.GIVE_UP:
+            now = self._clock.now_ns()
+            if now > deadline:
+                break
+            self._settle(now)
+            self._look_back(now)
+            if self._dispatcher.in_flight:
+                self._backend.wait(TICK_S)
+        now = self._clock.now_ns()
+        self._settle(now)
+        gone = self._stop[0] == Stop.GIVE_UP
+        self._dispatcher.give_up(now, Status.UNKNOWN, Reason.NODE_DOWN if gone else Reason.TIMEOUT)
+        self._dispatcher.flush()
+
+
+def drive(
+    connection: Connection, make_engine: MakeEngine, history: Path, expected: int, stop: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """The body of the engine's process: builds it, waits for the word to start, runs, and sends back `Ended`."""
+    # Sleeps of half a millisecond should not be rounded up by the default 50 µs.
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1_000, 0, 0, 0)
+    record = _History(history, expected, stop)
+    recorder, engine = make_engine(record.write)
+    engine.prepare()
+    gc.freeze()
+    connection.send("ready")
+    connection.recv()
+    began = time.process_time()
+    engine.run()
+    record.close()
+    connection.send(Ended(recorder.finish(), time.process_time() - began, bytes(record.spilled), record.errno))
+    connection.close()
+
+
+class MakeEngine(Protocol):
+    """Builds the engine inside its process; takes what writes history."""
+
+    def __call__(self, write: object) -> tuple[Recorder, WallEngine]:
+        """The recorder and the engine over it."""
+        ...

@@ -1,0 +1,117 @@
+"""The books of one node: arrays for the balances, transit accounts and remembered ids of the shards it owns.
+
+`Books` is a NamedTuple of arrays, so that a Numba kernel takes it whole. Index `s` below is a shard number; arrays of one
+row per shard are sized for all shards of the platform (they are small), those with a row per account or per remembered
+id only for the owned ones.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.shard.layout import Shape
+
+AVAILABLE = 0
+RESERVED = 1
+
+LSN_MAX = 2**32 - 2  # a journal record has four bytes for it; a shard that reaches it refuses with Reason.LIMIT
+
+
+class State(IntEnum):
+    """What a remembered transaction can still become; see `ENTRY_LIFE_CYCLE`."""
+
+    PLAIN = 0  # nothing more
+    HELD = 1  # an authorize with an amount left to post or void
+    CLOSED = 2  # an authorize wholly posted or voided
+    REFUNDABLE = 3  # the payee's side of a payment or post; `remaining` may be refunded
+
+
+# What may happen to a remembered transaction, and what it is afterwards. Anything not listed is refused with Reason.STATE
+# (or NOT_FOUND, where the related id was never such a thing).
+ENTRY_LIFE_CYCLE: dict[tuple[State, str], tuple[State, ...]] = {
+    (State.HELD, "post"): (State.HELD, State.CLOSED),  # in part, or the rest
+    (State.HELD, "void"): (State.HELD, State.CLOSED),
+    (State.REFUNDABLE, "refund"): (State.REFUNDABLE,),  # until nothing remains: then EXCEEDS
+}
+
+# One remembered transaction: what its client asked for, what it was told, and what can still be done to it.
+ENTRY = np.dtype(
+    [
+        ("id", "<u8"),
+        ("amount_minor", "<i8"),
+        ("remaining_minor", "<i8"),
+        ("related", "<u8"),
+        ("payer", "<u4"),
+        ("payee", "<u4"),
+        ("lsn", "<u4"),
+        ("kind", "u1"),
+        ("status", "u1"),
+        ("reason", "u1"),
+        ("state", "u1"),
+    ]
+)
+assert ENTRY.itemsize == 48, ENTRY.itemsize  # noqa: S101  the memory estimate of `sim check` counts on it
+
+
+class Books(NamedTuple):
+    """The state that the ledger's kernels read and write."""
+
+    node: int
+    shards: int
+    accounts_count: int
+    accounts: NDArray[np.int64]  # (owned accounts, 2): available, reserved
+    base: NDArray[np.int64]  # (s,) row of the shard's first account; -1: not owned
+    place: NDArray[np.int64]  # (s,) the shard's place in entries, index and count; -1: not owned
+    owner: NDArray[np.int64]  # (s,) the node that owns the shard
+    lsn: NDArray[np.int64]  # (s,) last position written
+    holds: NDArray[np.int64]  # (s,) open holds
+    transit_out: NDArray[np.int64]  # (s, peer) sent from here, minor units, ever
+    transit_in: NDArray[np.int64]  # (s, peer) arrived here from the peer, minor units, ever
+    sequence_out: NDArray[np.int64]  # (s, peer) last message number sent
+    sequence_in: NDArray[np.int64]  # (s, peer) last message number applied
+    entries: NDArray[np.void]  # (place, generation, position)
+    index: NDArray[np.uint32]  # (place, generation, hash slot): position + 1; 0: empty
+    count: NDArray[np.int64]  # (place, generation) entries in use
+    current: NDArray[np.int64]  # (place,) the generation that takes new entries
+
+
+def open_books(shape: Shape, node: int) -> Books:
+    """Fresh books for the shards that `node` owns at the start: customers at the opening balance, merchants at 0.
+
+    Memory, touched as it is used: 16 bytes an account, 112 bytes for each of `shape.remember` ids in each shard.
+    """
+    owner = shape.owners()
+    owned = np.flatnonzero(owner == node)
+    rows = np.array([shape.rows(int(s)) for s in owned], np.int64)
+    base = np.full(shape.shards, -1, np.int64)
+    base[owned] = np.cumsum(rows) - rows
+    place = np.full(shape.shards, -1, np.int64)
+    place[owned] = np.arange(len(owned))
+    accounts = np.zeros((int(rows.sum()), 2), np.int64)
+    for shard, first in zip(owned, base[owned], strict=True):
+        customers = (shape.customers - int(shard) + shape.shards - 1) // shape.shards
+        accounts[first : first + max(customers, 0), AVAILABLE] = shape.opening_minor
+    s = shape.shards
+    return Books(
+        node=node,
+        shards=s,
+        accounts_count=shape.accounts,
+        accounts=accounts,
+        base=base,
+        place=place,
+        owner=owner,
+        lsn=np.zeros(s, np.int64),
+        holds=np.zeros(s, np.int64),
+        transit_out=np.zeros((s, s), np.int64),
+        transit_in=np.zeros((s, s), np.int64),
+        sequence_out=np.zeros((s, s), np.int64),
+        sequence_in=np.zeros((s, s), np.int64),
+        entries=np.zeros((len(owned), 2, shape.remember), ENTRY),
+        index=np.zeros((len(owned), 2, 2 * shape.remember), np.uint32),
+        count=np.zeros((len(owned), 2), np.int64),
+        current=np.zeros(len(owned), np.int64),
+    )

@@ -1,0 +1,344 @@
+"""The kernels that book transactions: requests at the payer's shard (its home, which decides), credits at the payee's.
+
+Invariants, checked by the tests in `tests/test_ledger.py` against a plain-Python model:
+  * each shard balances: Σ available + Σ reserved + Σ transit_out − Σ transit_in = its opening balance, after every message;
+  * available and reserved are never negative;
+  * an id is applied at most once while it is remembered, and always answered alike;
+  * nothing that needs journal, reply or outbox room starts without that room.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from simulator.kernel import inlined, kernel
+from numpy.typing import NDArray
+
+from simulator.ledger.books import AVAILABLE, LSN_MAX, RESERVED, Books, State
+from simulator.ledger.window import find, holds_max, remember
+from simulator.shard.layout import Leg, Message
+from simulator.transaction import Kind, Reason, Status
+
+# Where each count stands in the `marks` array.
+JOURNAL = 0  # records in the open frame
+REPLIES = 1  # replies that wait for it
+GAPS = 2  # credits that came out of order; 0 unless a peer is broken
+REFUSED = 3  # requests refused for a full queue
+MARKS = 4
+
+_PAYMENT, _REFUND, _AUTHORIZE, _POST, _VOID = (int(k) for k in Kind)
+_OK, _REJECTED = int(Status.OK), int(Status.REJECTED)
+_NONE, _FUNDS, _DUPLICATE, _OVERFLOW = int(Reason.NONE), int(Reason.FUNDS), int(Reason.DUPLICATE), int(Reason.OVERFLOW)
+_NOT_FOUND, _EXCEEDS, _STATE, _LIMIT = int(Reason.NOT_FOUND), int(Reason.EXCEEDS), int(Reason.STATE), int(Reason.LIMIT)
+_ACCOUNT, _AMOUNT = int(Reason.ACCOUNT), int(Reason.AMOUNT)
+_LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_CREDIT, _LEG_RESERVE, _LEG_RELEASE, _LEG_EXPIRE = (int(leg) for leg in Leg)
+_CREDIT = int(Message.CREDIT)
+_PLAIN, _HELD, _CLOSED, _REFUNDABLE = (int(s) for s in State)
+
+
+@inlined
+def write(
+    books: Books, journal: NDArray[np.void], marks: NDArray[np.int64], shard: int, leg: int, reason: int, m: np.void
+) -> int:
+    """Appends the record of one leg to the open frame; returns its lsn."""
+    lsn = books.lsn[shard] + 1
+    books.lsn[shard] = lsn
+    record = journal[marks[JOURNAL]]
+    marks[JOURNAL] += 1
+    record["id"] = m["id"]
+    record["amount_minor"] = m["amount_minor"]
+    record["related"] = m["related"]
+    record["payer"] = m["payer"]
+    record["payee"] = m["payee"]
+    record["lsn"] = lsn
+    record["shard"] = shard
+    record["kind"] = m["kind"]
+    record["leg"] = leg
+    record["reason"] = reason
+    return lsn
+
+
+@inlined
+def reply(
+    replies: NDArray[np.void], marks: NDArray[np.int64], shard: int, lsn: int, status: int, reason: int, m: np.void
+) -> None:
+    """Queues the answer to a request; it is released once the open frame is as durable as asked."""
+    outcome = replies[marks[REPLIES]]
+    marks[REPLIES] += 1
+    outcome["id"] = m["id"]
+    outcome["lsn"] = lsn
+    outcome["slot"] = m["slot"]
+    outcome["shard"] = shard
+    outcome["status"] = status
+    outcome["reason"] = reason
+
+
+@inlined
+def fill_entry(
+    books: Books, place: int, lsn: int, status: int, reason: int, state: int, remaining: int, m: np.void
+) -> None:
+    """Remembers a transaction under its id."""
+    where = remember(books, place, m["id"])
+    size = books.entries.shape[2]
+    entry = books.entries[place, where // size, where % size]
+    entry["amount_minor"] = m["amount_minor"]
+    entry["remaining_minor"] = remaining
+    entry["related"] = m["related"]
+    entry["payer"] = m["payer"]
+    entry["payee"] = m["payee"]
+    entry["lsn"] = lsn
+    entry["kind"] = m["kind"]
+    entry["status"] = status
+    entry["reason"] = reason
+    entry["state"] = state
+
+
+@inlined
+def related_entry(books: Books, place: int, m: np.void) -> tuple[int, int]:
+    """(where, reason): the hold that a post or void names, or the payment that a refund names, and why not if not.
+
+    A hold must have the same parties, a payment the swapped ones.
+    """
+    where = find(books, place, m["related"])
+    if where < 0:
+        return -1, _NOT_FOUND
+    size = books.entries.shape[2]
+    entry = books.entries[place, where // size, where % size]
+    if m["kind"] == _REFUND:
+        if entry["state"] != _REFUNDABLE:
+            return -1, _NOT_FOUND
+        if entry["payer"] != m["payee"] or entry["payee"] != m["payer"]:
+            return -1, _ACCOUNT
+    else:
+        if entry["kind"] != _AUTHORIZE or entry["status"] != _OK:
+            return -1, _NOT_FOUND
+        if entry["state"] != _HELD:
+            return -1, _STATE
+        if entry["payer"] != m["payer"] or entry["payee"] != m["payee"]:
+            return -1, _ACCOUNT
+    if m["amount_minor"] > entry["remaining_minor"]:
+        return -1, _EXCEEDS
+    return where, _NONE
+
+
+@inlined
+def credit_here(
+    books: Books, journal: NDArray[np.void], marks: NDArray[np.int64], origin: int, shard: int, m: np.void
+) -> None:
+    """Books the far leg at the payee's shard: Dr transit(origin → here), Cr payee. It cannot be refused."""
+    amount = m["amount_minor"]
+    books.sequence_in[shard, origin] += 1
+    books.transit_in[shard, origin] += amount
+    books.accounts[books.base[shard] + m["payee"] // books.shards, AVAILABLE] += amount
+    lsn = write(books, journal, marks, shard, _LEG_CREDIT, _NONE, m)
+    state = _PLAIN if m["kind"] == _REFUND else _REFUNDABLE
+    fill_entry(books, books.place[shard], lsn, _OK, _NONE, state, amount, m)
+
+
+@inlined
+def reject(
+    books: Books,
+    journal: NDArray[np.void],
+    replies: NDArray[np.void],
+    marks: NDArray[np.int64],
+    shard: int,
+    reason: int,
+    m: np.void,
+) -> None:
+    """Says no and remembers it in the log, so that this id never succeeds later."""
+    lsn = write(books, journal, marks, shard, _LEG_NONE, reason, m)
+    fill_entry(books, books.place[shard], lsn, _REJECTED, reason, _PLAIN, 0, m)
+    reply(replies, marks, shard, lsn, _REJECTED, reason, m)
+
+
+@inlined
+def request(
+    books: Books,
+    journal: NDArray[np.void],
+    replies: NDArray[np.void],
+    outbox: NDArray[np.void],
+    marks: NDArray[np.int64],
+    outbox_head: NDArray[np.int64],
+    outbox_forgotten: NDArray[np.int64],
+    shard: int,
+    m: np.void,
+) -> None:
+    """Decides and books one request at its home, `shard`, the payer's."""
+    place = books.place[shard]
+    size = books.entries.shape[2]
+    kind = m["kind"]
+    amount = m["amount_minor"]
+    payer = m["payer"]
+    payee = m["payee"]
+
+    known = find(books, place, m["id"])
+    if known >= 0:
+        entry = books.entries[place, known // size, known % size]
+        same = (
+            entry["amount_minor"] == amount
+            and entry["payer"] == payer
+            and entry["payee"] == payee
+            and entry["kind"] == kind
+            and entry["related"] == m["related"]
+        )
+        if same:
+            reply(replies, marks, shard, entry["lsn"], entry["status"], entry["reason"], m)
+        else:
+            reply(replies, marks, shard, 0, _REJECTED, _DUPLICATE, m)
+        return
+
+    # Refusals that are not remembered: the platform has no room now, and a later attempt may find it.
+    far = payee % np.uint32(books.shards)
+    moves = kind == _PAYMENT or kind == _REFUND or kind == _POST
+    remote = moves and payee < books.accounts_count and far != shard and books.place[far] < 0
+    peer = books.owner[far]
+    if remote and outbox_head[peer] - outbox_forgotten[peer] >= outbox.shape[1]:
+        marks[REFUSED] += 1
+        reply(replies, marks, shard, 0, _REJECTED, _OVERFLOW, m)
+        return
+    if books.lsn[shard] >= LSN_MAX or (kind == _AUTHORIZE and books.holds[shard] >= holds_max(books)):
+        reply(replies, marks, shard, 0, _REJECTED, _LIMIT, m)
+        return
+
+    # Refusals that stand.
+    if amount <= 0:
+        reject(books, journal, replies, marks, shard, _AMOUNT, m)
+        return
+    if kind < _PAYMENT or kind > _VOID or payer >= books.accounts_count or payee >= books.accounts_count or payer == payee:
+        reject(books, journal, replies, marks, shard, _ACCOUNT, m)
+        return
+    row = books.base[shard] + payer // books.shards
+    where = -1
+    if kind == _REFUND or kind == _POST or kind == _VOID:
+        where, reason = related_entry(books, place, m)
+        if where < 0:
+            reject(books, journal, replies, marks, shard, reason, m)
+            return
+    if kind != _POST and kind != _VOID and books.accounts[row, AVAILABLE] < amount:
+        reject(books, journal, replies, marks, shard, _FUNDS, m)
+        return
+
+    if where >= 0:
+        entry = books.entries[place, where // size, where % size]
+        entry["remaining_minor"] -= amount
+        if kind != _REFUND and entry["remaining_minor"] == 0:
+            entry["state"] = _CLOSED
+            books.holds[shard] -= 1
+
+    if kind == _AUTHORIZE:
+        books.accounts[row, AVAILABLE] -= amount
+        books.accounts[row, RESERVED] += amount
+        books.holds[shard] += 1
+        lsn = write(books, journal, marks, shard, _LEG_RESERVE, _NONE, m)
+        fill_entry(books, place, lsn, _OK, _NONE, _HELD, amount, m)
+    elif kind == _VOID:
+        books.accounts[row, RESERVED] -= amount
+        books.accounts[row, AVAILABLE] += amount
+        lsn = write(books, journal, marks, shard, _LEG_RELEASE, _NONE, m)
+        fill_entry(books, place, lsn, _OK, _NONE, _PLAIN, 0, m)
+    else:
+        books.accounts[row, RESERVED if kind == _POST else AVAILABLE] -= amount
+        if far == shard:
+            books.accounts[books.base[shard] + payee // books.shards, AVAILABLE] += amount
+            lsn = write(books, journal, marks, shard, _LEG_TRANSFER, _NONE, m)
+            fill_entry(books, place, lsn, _OK, _NONE, _PLAIN if kind == _REFUND else _REFUNDABLE, amount, m)
+        else:
+            books.transit_out[shard, far] += amount
+            books.sequence_out[shard, far] += 1
+            lsn = write(books, journal, marks, shard, _LEG_DEBIT, _NONE, m)
+            fill_entry(books, place, lsn, _OK, _NONE, _PLAIN, 0, m)
+            if remote:
+                message = outbox[peer, outbox_head[peer] & (outbox.shape[1] - 1)]
+                message["id"] = m["id"]
+                message["amount_minor"] = amount
+                message["related"] = m["related"]
+                message["payer"] = payer
+                message["payee"] = payee
+                message["kind"] = kind
+                message["message"] = _CREDIT
+                message["sequence"] = books.sequence_out[shard, far]
+                outbox_head[peer] += 1
+            else:
+                # Both shards are ours: the two legs share the frame, so they become durable together or not at all.
+                credit_here(books, journal, marks, shard, far, m)
+    reply(replies, marks, shard, lsn, _OK, _NONE, m)
+
+
+@inlined
+def credit(books: Books, journal: NDArray[np.void], marks: NDArray[np.int64], m: np.void) -> None:
+    """Books a credit that a peer sent. One already applied is passed over (the peer sends again until acknowledged)."""
+    origin = m["payer"] % np.uint32(books.shards)
+    shard = m["payee"] % np.uint32(books.shards)
+    expected = books.sequence_in[shard, origin] + 1
+    sequence = np.int64(m["sequence"])
+    if sequence == expected:
+        credit_here(books, journal, marks, origin, shard, m)
+    elif sequence > expected:
+        marks[GAPS] += 1
+
+
+@kernel
+def apply(
+    books: Books,
+    slots: NDArray[np.void],
+    start: int,
+    count: int,
+    journal: NDArray[np.void],
+    replies: NDArray[np.void],
+    handed_on: NDArray[np.void],
+    outbox: NDArray[np.void],
+    marks: NDArray[np.int64],
+    handed_on_count: NDArray[np.int64],
+    outbox_head: NDArray[np.int64],
+    outbox_forgotten: NDArray[np.int64],
+) -> int:
+    """Books slots[start … start+count) of a power-of-two circle; returns how many it took before room ran out.
+
+    Writes records to `journal`, answers to `replies`, requests for shards of other nodes to handed_on[node], far legs for
+    other nodes to the circle outbox[node]; `marks` has the first two lengths.
+    """
+    mask = slots.shape[0] - 1
+    for i in range(count):
+        if marks[JOURNAL] + 2 > journal.shape[0] or marks[REPLIES] >= replies.shape[0]:
+            return i
+        m = slots[(start + i) & mask]
+        if m["message"] == _CREDIT:
+            credit(books, journal, marks, m)
+            continue
+        shard = m["payer"] % np.uint32(books.shards)
+        if books.place[shard] >= 0:
+            request(books, journal, replies, outbox, marks, outbox_head, outbox_forgotten, shard, m)
+            continue
+        node = books.owner[shard]
+        if handed_on_count[node] >= handed_on.shape[1]:
+            return i
+        handed_on[node, handed_on_count[node]] = m
+        handed_on_count[node] += 1
+    return count
+
+
+@kernel
+def refuse(
+    books: Books, batch: NDArray[np.void], start: int, stop: int, replies: NDArray[np.void], marks: NDArray[np.int64]
+) -> None:
+    """Answers batch[start:stop] with overflow: the ring to the shard's owner was full. Needs that much reply room."""
+    for i in range(start, stop):
+        marks[REFUSED] += 1
+        reply(replies, marks, batch[i]["payer"] % np.uint32(books.shards), 0, _REJECTED, _OVERFLOW, batch[i])
+
+
+@kernel
+def forget(
+    outbox: NDArray[np.void], node: int, forgotten: int, sent: int, acked: NDArray[np.int64], shards: int
+) -> int:
+    """The new `forgotten` position of one peer's outbox: past every sent message that is durable at its far shard.
+
+    `acked[far, near]` is the last durable sequence; messages of one shard pair stand in order, so the first one that is
+    not yet durable stops the walk and nothing behind it is lost sight of.
+    """
+    mask = outbox.shape[1] - 1
+    while forgotten < sent:
+        m = outbox[node, forgotten & mask]
+        if acked[m["payee"] % np.uint32(shards), m["payer"] % np.uint32(shards)] < np.int64(m["sequence"]):
+            break
+        forgotten += 1
+    return forgotten

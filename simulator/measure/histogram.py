@@ -1,0 +1,257 @@
+"""HDR histograms: fixed memory, merged by adding counts, and never an average of percentiles.
+
+The layout is HdrHistogram's (Gil Tene) with lowest value 1 ns, highest 1 h and 3 significant digits: a value below 2,048 ns is
+kept exactly, any other within one part in 1,024 (0.1 %) of itself. A recorded value stands for the highest value of its
+bucket when percentiles are read, as in HdrHistogram's own readers. Values above an hour count as an hour (the run's limits
+make them impossible on the wall clock).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.kernel import inlined, kernel
+
+LOWEST_NS = 1
+HIGHEST_NS = 3_600_000_000_000
+DIGITS = 3
+_SUB_BITS = 11  # 2,048 sub-buckets: the power of two above 2 · 10³
+_SUB_COUNT = 1 << _SUB_BITS
+_SUB_HALF = _SUB_COUNT // 2
+
+
+def _bucket_count() -> int:
+    """How many times the range must double past the first 2,048 values to reach the highest."""
+    buckets = 1
+    reach = _SUB_COUNT
+    while reach <= HIGHEST_NS:
+        reach <<= 1
+        buckets += 1
+    return buckets
+
+
+COUNTS = (_bucket_count() + 1) * _SUB_HALF
+
+
+@inlined
+def _bit_length(value: int) -> int:
+    length = 0
+    if value >= 1 << 32:
+        value >>= 32
+        length += 32
+    if value >= 1 << 16:
+        value >>= 16
+        length += 16
+    if value >= 1 << 8:
+        value >>= 8
+        length += 8
+    if value >= 1 << 4:
+        value >>= 4
+        length += 4
+    if value >= 1 << 2:
+        value >>= 2
+        length += 2
+    if value >= 1 << 1:
+        value >>= 1
+        length += 1
+    return length + value
+
+
+@inlined
+def index_of(value_ns: int) -> int:
+    """The count that a value belongs to; values are clamped to [0, HIGHEST_NS].
+
+    The bucket is how often the value must be halved to fit 2,048 sub-buckets; within it the upper half of them is used.
+    """
+    value = min(max(value_ns, 0), HIGHEST_NS)
+    bucket = _bit_length(value | (_SUB_COUNT - 1)) - _SUB_BITS
+    return (bucket << (_SUB_BITS - 1)) + (value >> bucket)
+
+
+def highest_equivalent_ns(index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The largest value that belongs to each index: what a percentile reports."""
+    bucket = np.maximum((index >> (_SUB_BITS - 1)) - 1, 0)
+    sub = index - (bucket << (_SUB_BITS - 1))
+    return ((sub + 1) << bucket) - 1
+
+
+_VALUES = highest_equivalent_ns(np.arange(COUNTS, dtype=np.int64))
+# HdrHistogram's mean uses the middle of each bucket.
+_MIDDLES = _VALUES - ((np.int64(1) << np.maximum((np.arange(COUNTS) >> (_SUB_BITS - 1)) - 1, 0)) >> 1)
+
+
+@kernel
+def record_all(counts: NDArray[np.int64], values_ns: NDArray[np.int64]) -> None:
+    """Counts every value (ns)."""
+    for i in range(values_ns.shape[0]):
+        counts[index_of(values_ns[i])] += 1
+
+
+@kernel
+def count_one(counts: NDArray[np.int64], value_ns: int) -> None:
+    """Counts one value (ns)."""
+    counts[index_of(value_ns)] += 1
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A distribution of times: `counts` is int64 of shape (COUNTS,). Adding two is exact."""
+
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(COUNTS, np.int64))
+
+    @classmethod
+    def of(cls, values_ns: NDArray[np.int64]) -> Histogram:
+        """The histogram of some values (ns)."""
+        histogram = cls()
+        record_all(histogram.counts, np.ascontiguousarray(values_ns, np.int64))
+        return histogram
+
+    def __add__(self, other: Histogram) -> Histogram:
+        return Histogram(self.counts + other.counts)
+
+    @property
+    def total(self) -> int:
+        """How many values were recorded."""
+        return int(self.counts.sum())
+
+    def percentile_ns(self, percent: float) -> int | None:
+        """The smallest bucket value that at least `percent` % of the values do not exceed; None if there are none."""
+        if not 0 <= percent <= 100:  # noqa: PLR2004  a percentage
+            raise ValueError(f"a percentile lies between 0 and 100, not at {percent}")
+        total = self.total
+        if total == 0:
+            return None
+        # HdrHistogram rounds the wanted rank to the nearest count, at least 1, so that p100 is the maximum.
+        rank = max(1, int(percent / 100 * total + 0.5))
+        return int(_VALUES[np.searchsorted(np.cumsum(self.counts), rank)])
+
+    @property
+    def mean_ns(self) -> float | None:
+        """The mean, each value standing in the middle of its bucket; None if there are none."""
+        total = self.total
+        return float(self.counts @ _MIDDLES) / total if total else None
+
+    @property
+    def max_ns(self) -> int | None:
+        """The largest value's bucket; None if there are none."""
+        used = np.flatnonzero(self.counts)
+        return int(_VALUES[used[-1]]) if len(used) else None
+
+
+@kernel
+def _gather(counts: NDArray[np.uint32], buckets: NDArray[np.uint32], found: NDArray[np.uint32]) -> int:
+    """Moves the non-zero counts of one dense histogram into (bucket, count) pairs and zeroes it; returns how many."""
+    pairs = 0
+    for i in range(counts.shape[0]):
+        if counts[i] != 0:
+            buckets[pairs] = i
+            found[pairs] = counts[i]
+            counts[i] = 0
+            pairs += 1
+    return pairs
+
+
+class SecondHistograms:
+    """Histograms per second × kind × node, in memory that does not grow with the number of values.
+
+    The last `resident` seconds that were written to are dense (uint32, pages are touched only where values fall); a second
+    that makes room for another is kept as (cell, bucket, count) triples. `dense[slot, kind, node, bucket]` is what kernels
+    write to, `slots[second]` tells where (-1: call `admit` first).
+    """
+
+    def __init__(self, seconds: int, kinds: int, nodes: int, resident: int = 4) -> None:
+        self.kinds = kinds
+        self.nodes = nodes
+        self.dense = np.zeros((resident, kinds, nodes, COUNTS), np.uint32)
+        self.slots = np.full(seconds, -1, np.int64)
+        self._seconds = [-1] * resident
+        self._turn = 0
+        self._cells: list[NDArray[np.uint32]] = []
+        self._buckets: list[NDArray[np.uint32]] = []
+        self._counts: list[NDArray[np.uint32]] = []
+        self._scratch = (np.zeros(COUNTS, np.uint32), np.zeros(COUNTS, np.uint32))
+
+    def admit(self, second: int) -> None:
+        """Makes a second dense, in place of the one that has been so for longest."""
+        slot = self._turn
+        self._turn = (self._turn + 1) % len(self._seconds)
+        self._retire(slot)
+        self._seconds[slot] = second
+        self.slots[second] = slot
+
+    def _retire(self, slot: int) -> None:
+        second = self._seconds[slot]
+        if second < 0:
+            return
+        self.slots[second] = -1
+        self._seconds[slot] = -1
+        buckets, found = self._scratch
+        for kind in range(self.kinds):
+            for node in range(self.nodes):
+                pairs = _gather(self.dense[slot, kind, node], buckets, found)
+                if pairs:
+                    cell = (second * self.kinds + kind) * self.nodes + node
+                    self._cells.append(np.full(pairs, cell, np.uint32))
+                    self._buckets.append(buckets[:pairs].copy())
+                    self._counts.append(found[:pairs].copy())
+
+    def of_second(self, second: int) -> Histogram:
+        """All kinds and nodes of a second that is still dense; empty otherwise."""
+        slot = self.slots[second]
+        if slot < 0:
+            return Histogram()
+        return Histogram(self.dense[slot].sum(axis=(0, 1), dtype=np.int64))
+
+    def finish(self) -> SparseHistograms:
+        """Everything recorded, as triples."""
+        for slot in range(len(self._seconds)):
+            self._retire(slot)
+        none = [np.zeros(0, np.uint32)]
+        return SparseHistograms(
+            len(self.slots), self.kinds, self.nodes,
+            np.concatenate(self._cells or none), np.concatenate(self._buckets or none),
+            np.concatenate(self._counts or none),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SparseHistograms:
+    """The recorded (second × kind × node) histograms as triples: `cells`, `buckets`, `counts` are uint32 of one length."""
+
+    seconds: int
+    kinds: int
+    nodes: int
+    cells: NDArray[np.uint32]
+    buckets: NDArray[np.uint32]
+    counts: NDArray[np.uint32]
+
+    def _where(self, mask: NDArray[np.bool_] | slice) -> Histogram:
+        # Counts stay exact as float64 weights: a cell's total is far below 2⁵³.
+        counts = np.bincount(self.buckets[mask], self.counts[mask], COUNTS)
+        return Histogram(counts.astype(np.int64))
+
+    def total(self) -> Histogram:
+        """All seconds, kinds and nodes together."""
+        return self._where(slice(None))
+
+    def by_kind(self, kind: int) -> Histogram:
+        """One kind (position, not the enum's value), all seconds and nodes."""
+        return self._where(self.cells // self.nodes % self.kinds == kind)
+
+    def by_node(self, node: int) -> Histogram:
+        """One node, all seconds and kinds."""
+        return self._where(self.cells % self.nodes == node)
+
+    def by_second(self) -> dict[int, Histogram]:
+        """The seconds that have values, each over all kinds and nodes."""
+        second = self.cells // (self.kinds * self.nodes)
+        order = np.argsort(second, kind="stable")
+        found, starts = np.unique(second[order], return_index=True)
+        parts = np.split(order, starts[1:]) if len(found) else []
+        return {
+            int(s): Histogram(np.bincount(self.buckets[p], self.counts[p], COUNTS).astype(np.int64))
+            for s, p in zip(found, parts, strict=True)
+        }

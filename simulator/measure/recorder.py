@@ -1,0 +1,141 @@
+"""What is measured while a run goes on: tallies per second in shared memory, and histograms per second × kind × node.
+
+The tallies are shared so that the process with the terminal reads them while the dispatcher writes; each word has one writer
+and a reader that is a moment behind does no harm. A second is counted from the start of the run. Latency and `offered`
+belong to the second of the *intended* time, `sent` to that of the fired time, everything about answers to that of the answer:
+bucketing throughput by intended time would inflate it under saturation.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.kernel import inlined
+from simulator.measure.histogram import COUNTS, Histogram, SecondHistograms, SparseHistograms, index_of
+from simulator.shard.layout import shared_array
+from simulator.transaction import Kind, Reason, Status
+
+KINDS = len(Kind)
+STATUSES = len(Status)
+REASONS = len(Reason)
+
+# History: one row for each transaction as it ended, in that order; what the auditor holds against the journals.
+HISTORY = np.dtype(
+    [
+        ("id", "<u8"),
+        ("fingerprint", "<u8"),  # simulator.ledger.digest.fingerprint of what was asked
+        ("lsn", "<u4"),
+        ("shard", "<u2"),
+        ("status", "u1"),
+        ("kind_reason", "u1"),  # kind in the low three bits, reason above
+    ]
+)
+assert HISTORY.itemsize == 24, HISTORY.itemsize  # noqa: S101  an on-disk format
+
+
+class Tallies(NamedTuple):
+    """Counts that kernels write; `T` seconds, `N` nodes, `S` shards. All int64 and in shared memory."""
+
+    offered: NDArray[np.int64]  # (T,)
+    sent: NDArray[np.int64]  # (T,)
+    answered: NDArray[np.int64]  # (T, STATUSES)
+    offered_minor: NDArray[np.int64]  # (T,)
+    settled_minor: NDArray[np.int64]  # (T,) booked between accounts by ok payments, refunds and posts
+    node_sent: NDArray[np.int64]  # (T, N)
+    shard_ok: NDArray[np.int64]  # (T, S)
+    in_flight_top: NDArray[np.int64]  # (T,) the most at once
+    by_kind: NDArray[np.int64]  # (KINDS, STATUSES); row: kind − 1; column PENDING: offered
+    by_reason: NDArray[np.int64]  # (STATUSES, REASONS)
+    in_flight: NDArray[np.int64]  # (N,)
+    in_flight_max: NDArray[np.int64]  # (N,)
+    shard_in_flight: NDArray[np.int64]  # (S,)
+    shard_in_flight_max: NDArray[np.int64]  # (S,)
+    totals: NDArray[np.int64]  # (3, COUNTS) response, service, lag of the whole run
+    stray: NDArray[np.int64]  # (1,) answers to nothing that was in flight
+    reordered: NDArray[np.int64]  # (1,) answers at or before a log position acknowledged when they were asked
+    settled_ns: NDArray[np.int64]  # (1,) when the last answer came
+    cpu_ns: NDArray[np.int64]  # (T,) CPU time that the dispatching process used in each second
+    last_second_ns: NDArray[np.int64]  # (4,) p50, p99, p99.9 of `response_time` of a second, and one more than its number
+
+
+def open_tallies(seconds: int, nodes: int, shards: int) -> Tallies:
+    """Zeroed tallies for a run of at most `seconds`, drain included."""
+
+    def area(*shape: int) -> NDArray[np.int64]:
+        return shared_array(int(np.prod(shape)), np.int64).reshape(shape)
+
+    return Tallies(
+        offered=area(seconds), sent=area(seconds), answered=area(seconds, STATUSES), offered_minor=area(seconds),
+        settled_minor=area(seconds), node_sent=area(seconds, nodes), shard_ok=area(seconds, shards),
+        in_flight_top=area(seconds), by_kind=area(KINDS, STATUSES), by_reason=area(STATUSES, REASONS),
+        in_flight=area(nodes), in_flight_max=area(nodes), shard_in_flight=area(shards), shard_in_flight_max=area(shards),
+        totals=area(3, COUNTS), stray=area(1), reordered=area(1), settled_ns=area(1),
+        cpu_ns=area(seconds), last_second_ns=area(4),
+    )  # fmt: skip
+
+
+RESPONSE, SERVICE, LAG = 0, 1, 2
+
+
+class Dense(NamedTuple):
+    """The resident seconds of the three `SecondHistograms`, for kernels."""
+
+    response: NDArray[np.uint32]  # (slot, kind, node, bucket)
+    service: NDArray[np.uint32]
+    lag: NDArray[np.uint32]
+    slots: NDArray[np.int64]  # (T,) the slot of a second; -1: admit it first. The same for all three.
+
+
+@inlined
+def second_of(time_ns: int, seconds: int) -> int:
+    """The second a time belongs to; what comes after the last counts as the last."""
+    return min(max(time_ns, 0) // 1_000_000_000, seconds - 1)
+
+
+@inlined
+def note(
+    histograms: NDArray[np.uint32],
+    totals: NDArray[np.int64],
+    measure: int,
+    slot: int,
+    kind: int,
+    node: int,
+    value_ns: int,
+) -> None:
+    """Counts one time in its second's histogram and in the run's."""
+    bucket = index_of(value_ns)
+    histograms[slot, kind - 1, node, bucket] += 1
+    totals[measure, bucket] += 1
+
+
+class Measured(NamedTuple):
+    """The histograms of a finished run."""
+
+    response: SparseHistograms
+    service: SparseHistograms
+    lag: SparseHistograms
+
+
+class Recorder:
+    """Owns the histograms per second; keeps the three in step, so that one `slots` array serves all."""
+
+    def __init__(self, seconds: int, nodes: int) -> None:
+        self._all = tuple(SecondHistograms(seconds, KINDS, nodes, resident=8) for _ in range(3))
+        response, service, lag = self._all
+        self.dense = Dense(response.dense, service.dense, lag.dense, response.slots)
+
+    def admit(self, second: int) -> None:
+        """Makes a second resident; kernels ask for it by stopping at the first transaction that needs it."""
+        for histograms in self._all:
+            histograms.admit(second)
+
+    def response_of_second(self, second: int) -> Histogram:
+        """Response times of a resident second."""
+        return self._all[RESPONSE].of_second(second)
+
+    def finish(self) -> Measured:
+        """Everything recorded."""
+        return Measured(*(histograms.finish() for histograms in self._all))

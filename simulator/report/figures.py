@@ -1,0 +1,228 @@
+"""What each chart shows, as plain data: the page's own script draws it, so no plotting library is imported."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from simulator.report import wording
+
+if TYPE_CHECKING:
+    from simulator.report.folder import Cell, Columns, RunFolder
+
+POINTS_MAX = 2_000  # per line: more than a screen has pixels
+NODES_MAX = 12  # stacked separately; beyond, the rest is one band, or no colour can be told from the next
+_FLOOR_MS = 0.001  # a logarithmic axis has no zero
+
+TIME = "seconds since the start"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line, band or set of bars; `style` names its look in the page's script."""
+
+    label: str
+    style: str
+    x: list[float]
+    y: list[Cell]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One chart; `kind` is time, stack, percentile or bars, `reading` the line that says how to read it."""
+
+    key: str
+    title: str
+    reading: str
+    kind: str
+    x_title: str
+    y_title: str
+    series: list[Series]
+    log: bool = False  # the y axis starts logarithmic
+    log_switch: bool = False  # and the reader may change that
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not any(value is not None for series in self.series for value in series.y)
+
+    def data(self) -> dict[str, Any]:
+        """Return what the page's script needs, ready for JSON."""
+        return {
+            "key": self.key,
+            "kind": self.kind,
+            "x_title": self.x_title,
+            "y_title": self.y_title,
+            "log": self.log,
+            "series": [vars(series) for series in self.series],
+        }
+
+
+def figures(run: RunFolder) -> list[Figure]:
+    """Return every chart of the report, in reading order."""
+    return [_rate(run), _response(run), _percentiles(run), _in_flight(run), _shares(run), _shards(run), _value(run)]
+
+
+def thin(x: list[float], y: list[Cell], limit: int = POINTS_MAX) -> tuple[list[float], list[Cell]]:
+    """Return at most `limit` points of a line: of each stretch the lowest and the highest, so no peak is lost."""
+    if len(x) <= limit:
+        return x, y
+    stretches = limit // 2
+    edges = [len(x) * at // stretches for at in range(stretches + 1)]
+    kept: list[int] = []
+    for start, end in pairwise(edges):
+        known = [(value, at) for at in range(start, end) if (value := y[at]) is not None]
+        kept += sorted({min(known)[1], max(known)[1]}) if known else [start]
+    return [x[at] for at in kept], [y[at] for at in kept]
+
+
+def _line(columns: Columns, column: str, label: str, style: str) -> Series:
+    if column not in columns or "second" not in columns:
+        return Series(label, style, [], [])
+    x, y = thin(_seconds(columns), columns[column])
+    return Series(label, style, x, y)
+
+
+def _seconds(columns: Columns) -> list[float]:
+    # A row without its second cannot be placed; its neighbours' distance is always one.
+    return [float(at if second is None else second) for at, second in enumerate(columns.get("second", []))]
+
+
+def _rate(run: RunFolder) -> Figure:
+    return Figure(
+        key="rate",
+        title="Transactions per second: asked, sent, answered",
+        reading="All is well when the three lines lie on one another and on the grey target. Sent below offered: the "
+        "generator could not keep up. Completed below sent: the platform fell behind.",
+        kind="time",
+        x_title=TIME,
+        y_title="transactions per second",
+        series=[
+            _line(run.series, "target", "target curve", "target"),
+            _line(run.series, "offered", "offered", "offered"),
+            _line(run.series, "sent", "sent", "sent"),
+            _line(run.series, "completed", "completed", "completed"),
+        ],
+    )
+
+
+def _response(run: RunFolder) -> Figure:
+    marks = (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p999", "p99.9"), ("max", "max"))
+    return Figure(
+        key="response",
+        title="Response time, second by second",
+        reading="p99 is the time that 99 of 100 customers did not have to wait longer than, counted from the instant "
+        "each meant to pay. Flat lines are good; lines that climb together mean a queue is growing.",
+        kind="time",
+        x_title=TIME,
+        y_title="response time (ms)",
+        series=[_line(run.series, f"response_{mark}_ms", label, mark) for mark, label in marks],
+        log=True,
+        log_switch=True,
+    )
+
+
+def _percentiles(run: RunFolder) -> Figure:
+    tags = (("response_time", "response"), ("service_time", "service"), ("schedule_lag", "schedule lag"))
+    curves = [(label, tag, run.latency[tag]) for tag, label in tags if run.latency.get(tag)]
+    return Figure(
+        key="percentiles",
+        title="How slow were the slowest? All transactions by percentile",
+        reading="Go right for ever rarer, slower transactions: at 99.9% only one in 1,000 took longer. Response is "
+        "what customers felt, service is the platform's part, schedule lag the generator's own delay and should be "
+        "lowest. Below 0.001 ms is drawn at 0.001 ms.",
+        kind="percentile",
+        x_title="percentile (% of transactions)",
+        y_title="time (ms)",
+        series=[
+            Series(label, tag, [x for x, _ in curve], [max(y, _FLOOR_MS) for _, y in curve])
+            for label, tag, curve in curves
+        ],
+        log=True,
+        log_switch=True,
+    )
+
+
+def _in_flight(run: RunFolder) -> Figure:
+    return Figure(
+        key="in-flight",
+        title="Transactions in flight",
+        reading="Sent and not yet answered. Steady is good; a climb that does not come down means that more arrives "
+        "than is served.",
+        kind="time",
+        x_title=TIME,
+        y_title="transactions in flight",
+        series=[_line(run.series, "in_flight", "in flight", "in_flight")],
+    )
+
+
+def _shares(run: RunFolder) -> Figure:
+    found = (re.fullmatch(r"node(\d+)_sent", name) for name in run.series)
+    nodes = sorted(int(match[1]) for match in found if match)
+    seconds = _seconds(run.series)
+    width = -(-len(seconds) // POINTS_MAX) or 1  # seconds to a point: sums, because shares of peaks would not add up
+    x = seconds[::width]
+
+    def sums(chosen: list[int]) -> list[Cell]:
+        columns = [run.series[f"node{node}_sent"] for node in chosen]
+        return [sum(value or 0 for column in columns for value in column[at : at + width]) for at in _starts(x, width)]
+
+    shown = nodes if len(nodes) <= NODES_MAX else nodes[: NODES_MAX - 1]
+    series = [Series(f"node {node}", f"node{at}", x, sums([node])) for at, node in enumerate(shown)]
+    if len(shown) < len(nodes):
+        series.append(
+            Series(f"the other {len(nodes) - len(shown)} nodes", f"node{len(shown)}", x, sums(nodes[len(shown) :]))
+        )
+    return Figure(
+        key="shares",
+        title="Share of the load on each node",
+        reading="Bands of equal, constant height mean an even spread. A band that narrows is a node the balancer "
+        "avoided or lost.",
+        kind="stack",
+        x_title=TIME,
+        y_title="share of transactions sent (%)",
+        series=series,
+    )
+
+
+def _starts(x: list[float], width: int) -> range:
+    return range(0, len(x) * width, width)
+
+
+def _shards(run: RunFolder) -> Figure:
+    rows = [row for row in run.summary.get("shards", []) if isinstance(row, dict)]
+    x = [float(row.get("shard", at)) for at, row in enumerate(rows)]
+    return Figure(
+        key="shards",
+        title="Load on each shard",
+        reading="Each bar is one shard's applied records. One bar far above the others is a hot shard: a merchant or "
+        "account that takes more than its part.",
+        kind="bars",
+        x_title="shard number",
+        y_title="records applied",
+        series=[Series("applied", "applied", x, [wording.number(row.get("applied")) for row in rows])] if rows else [],
+    )
+
+
+def _value(run: RunFolder) -> Figure:
+    currency = str(run.summary.get("value", {}).get("currency", "CNY"))
+    return Figure(
+        key="value",
+        title="Money per second: offered and settled",
+        reading="The distance between the two lines is money that was asked for and not (yet) moved: rejected, failed, "
+        "dropped, only held, or still on its way.",
+        kind="time",
+        x_title=TIME,
+        y_title=f"{wording.plain(currency)} per second",
+        series=[
+            _major(_line(run.series, "offered_minor", "offered", "offered")),
+            _major(_line(run.series, "settled_minor", "settled", "completed")),
+        ],
+    )
+
+
+def _major(series: Series) -> Series:
+    # Only for the height of a pixel: every figure of money in words stays an integer of minor units.
+    return Series(series.label, series.style, series.x, [None if y is None else y / 100 for y in series.y])

@@ -1,0 +1,390 @@
+"""The HTML report: one file that needs no network, rendered from a run's folder as often as wanted, always the same."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from simulator.errors import SimError
+from simulator.report import folder, wording
+from simulator.report.figures import Figure, figures
+from simulator.report.wording import NO_DATA, count, metric_name, ms, number, plain, rate, share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from simulator.report.folder import RunFolder
+
+ROWS_MAX = 200  # of nodes, shards or events in a table; the files hold them all
+LINES_MAX = 40  # events drawn into the charts; more would hide the curves
+
+_PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
+_OUTCOMES = (
+    ("ok", "applied, as durable as the scenario asks"),
+    ("rejected", "the platform said no; nothing moved"),
+    ("failed", "it did not happen, and we know it"),
+    ("unknown", "in doubt at the end"),
+    ("dropped", "never sent: the generator could not"),
+)
+_CLOCKS = {"wall": "real processes on this machine", "virtual": "simulated time"}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline figure; `tone` is good, bad, warn or empty."""
+
+    label: str
+    value: str
+    note: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the columns in `words` read left, the others are figures and align right."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    words: frozenset[int] = frozenset({0})
+    note: str = ""
+
+
+def render(run: Path) -> Path:
+    """Write `report.html` into a run's folder, from the files that are there, and return its path.
+
+    Raises:
+        SimError: `run` is no run's folder, is half-written, or cannot be written to.
+    """
+    report = run / "report.html"
+    page = _page(folder.read(run))
+    beside = report.with_suffix(".html.part")  # a reader never sees half a page
+    try:
+        beside.write_text(page, encoding="utf-8", newline="\n")
+        beside.replace(report)
+    except OSError as error:
+        raise SimError(f"{report}: cannot be written: {error.strerror}") from None
+    return report
+
+
+def _page(run: RunFolder) -> str:
+    environment = Environment(
+        loader=PackageLoader("simulator.report", package_path=""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["csp_hash"] = _csp_hash
+    charts = figures(run)
+    return environment.get_template("report.html.jinja").render(
+        **_words(run),
+        figures={chart.key: chart for chart in charts},
+        data=_embedded(_data(run, charts)),
+        plotly=Markup(_plotly_js()),  # noqa: S704  the installed wheel's own file, no input of a run
+        NO_DATA=NO_DATA,
+    )
+
+
+def _plotly_js() -> str:
+    # Imported here: nobody but a report needs it. Newlines as an HTML parser sees them, or the hash would not match.
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415
+
+    return str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _csp_hash(script: str) -> str:
+    """The source expression that lets exactly this inline script run, and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()
+
+
+def _embedded(data: dict[str, Any]) -> Markup:
+    """JSON that cannot end the script element it stands in, whatever a name in it says."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704  escaped in the line above
+
+
+def _data(run: RunFolder, charts: list[Figure]) -> dict[str, Any]:
+    seconds = [second for second in run.series.get("second", []) if second is not None]
+    timed = [(number(event.get("t_s")), plain(event.get("event", "event"))) for event in run.events]
+    return {
+        "charts": [chart.data() for chart in charts if not chart.empty],
+        "events": [{"t": t, "label": label} for t, label in timed if t is not None][:LINES_MAX],
+        "span": [0, max(seconds, default=0) + 1],
+    }
+
+
+def _words(run: RunFolder) -> dict[str, Any]:
+    summary = run.summary
+    word, _, cause = wording.sentence(summary).partition(": ")
+    return {
+        "name": plain(summary.get("name") or summary["scenario"]),
+        "description": str(summary.get("description") or ""),
+        "verdict": summary["verdict"],
+        "word": word,
+        "cause": cause,
+        "facts": _facts(summary),
+        "tiles": _tiles(summary),
+        "thresholds": [
+            (item.get("passed"), metric_name(item.get("metric", "")), item.get("expression"), wording.observed(item))
+            for item in summary["thresholds"]
+        ],
+        "outcomes": _outcomes(summary),
+        "latency": _latency(summary),
+        "kinds": _kinds(summary),
+        "balancer": _balancer(summary),
+        "nodes": _nodes(summary),
+        "shards": _shards(summary),
+        "audit": run.audit,
+        "audit_facts": _audit_facts(run),
+        "anomalies": _anomalies(run.audit),
+        "validity": summary["validity"],
+        "journal": _journal(summary),
+        "events": _events(run),
+        "environment": _environment(run),
+        "scenario_text": run.scenario,
+        "notes": run.notes,
+    }
+
+
+def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    clock = str(summary.get("clock", ""))
+    facts = [
+        ("scenario", plain(summary["scenario"])),
+        ("clock", f"{clock} ({_CLOCKS[clock]})" if clock in _CLOCKS else clock),
+        ("seed", str(summary.get("seed", ""))),
+        ("started", str(summary.get("started_at", ""))),
+        ("load lasted", wording.duration(wording.run_seconds(summary))),
+        ("whole run took", wording.duration(summary.get("wall_s"))),
+        ("stopped because", str(summary.get("stop_reason") or "")),
+        ("version", str(summary.get("version", ""))),
+    ]
+    return [(label, plain(value)) for label, value in facts if value and value != NO_DATA]
+
+
+def _tiles(summary: dict[str, Any]) -> list[Tile]:
+    counts, rates, times = summary["counts"], summary["rates"], summary["response_time_ms"]
+    value, audit, validity = summary.get("value", {}), summary["audit"], summary["validity"]
+    currency = str(value.get("currency", "CNY"))
+    dropped = counts.get("dropped") or 0
+    audit_tile = {
+        "clean": Tile("Audit", "clean", "every transaction is where it should be", "good"),
+        "anomalies": Tile("Audit", "anomalies", f"{count(sum(audit.get('anomalies', {}).values()))} found", "bad"),
+        "unknown": Tile("Audit", "unknown", "the books could not be checked", "warn"),
+    }
+    validity_tile = {
+        "valid": Tile("Measurement", "valid", "the generator kept up", "good"),
+        "generator-limited": Tile("Measurement", "generator-limited", "do not quote these figures", "bad"),
+        "inconclusive": Tile("Measurement", "inconclusive", "quote these figures with care", "warn"),
+    }
+    return [
+        Tile("Offered", count(counts.get("offered")), f"{count(dropped)} dropped", "warn" if dropped else ""),
+        Tile(
+            "Completed", rate(rates.get("completed_per_s")), f"on average; {rate(rates.get('offered_per_s'))} offered"
+        ),
+        Tile("Peak second", rate(rates.get("peak_offered_per_s")), "offered"),
+        Tile(
+            "Value settled",
+            wording.money_short(value.get("settled_minor"), currency),
+            f"of {wording.money_short(value.get('offered_minor'), currency)} offered",
+        ),
+        audit_tile.get(str(audit.get("verdict")), Tile("Audit", NO_DATA)),
+        Tile("Response p50", ms(times.get("p50")), "half were faster", _tone(summary, "p(50)")),
+        Tile("Response p99", ms(times.get("p99")), "99 of 100 were faster", _tone(summary, "p(99)")),
+        Tile("Response p99.9", ms(times.get("p99.9")), "999 of 1,000 were faster", _tone(summary, "p(99.9)")),
+        Tile("Slowest", ms(times.get("max")), "response time, maximum", _tone(summary, "max")),
+        validity_tile.get(str(validity.get("verdict")), Tile("Measurement", NO_DATA)),
+    ]
+
+
+def _tone(summary: dict[str, Any], statistic: str) -> str:
+    """Colour a response time only where the scenario has an opinion about it."""
+    found = [
+        item.get("passed")
+        for item in summary["thresholds"]
+        if item.get("metric") == "response_time" and str(item.get("expression", "")).startswith(statistic)
+    ]
+    return ("good" if all(found) else "bad") if found else ""
+
+
+def _outcomes(summary: dict[str, Any]) -> Table:
+    counts, reasons = summary["counts"], summary.get("reasons") or {}
+    offered = counts.get("offered") or 0
+    rows = []
+    for outcome, meaning in _OUTCOMES:
+        n = counts.get(outcome)
+        why = ", ".join(f"{metric_name(name)} {count(k)}" for name, k in (reasons.get(outcome) or {}).items() if k)
+        part = share(n / offered) if offered and n is not None else NO_DATA
+        rows.append((outcome, count(n), part, why, meaning))
+    return Table(
+        caption=f"How they ended: {count(offered)} offered, {count(counts.get('sent'))} sent",
+        head=("outcome", "count", "share", "reasons", "meaning"),
+        rows=rows,
+        words=frozenset({0, 3, 4}),
+    )
+
+
+def _latency(summary: dict[str, Any]) -> Table:
+    names = (
+        ("response time: what customers felt", "response_time_ms"),
+        ("service time: the platform's part", "service_time_ms"),
+        ("schedule lag: the generator's own delay", "schedule_lag_ms"),
+    )
+    columns = ("mean", *_PERCENTILES)
+    return Table(
+        caption="Times over the whole run",
+        head=("time", *columns),
+        rows=[(label, *(ms(summary.get(key, {}).get(column)) for column in columns)) for label, key in names],
+    )
+
+
+def _kinds(summary: dict[str, Any]) -> Table:
+    outcomes = ("offered", "ok", "rejected", "failed", "unknown", "dropped")
+    rows = []
+    for kind, found in (summary.get("by_kind") or {}).items():
+        counts, times = found.get("counts", {}), found.get("response_time_ms", {})
+        rows.append(
+            (plain(kind), *(count(counts.get(name)) for name in outcomes), *(ms(times.get(p)) for p in _PERCENTILES))
+        )
+    return Table("By kind of transaction, with response times", ("kind", *outcomes, *_PERCENTILES), rows)
+
+
+def _balancer(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    found = summary.get("balancer") or {}
+    known: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "policy": ("policy", plain),
+        "imbalance_max_over_mean": ("busiest node over the average (1 is even)", partial(_decimal, places=3)),
+        "jain": ("Jain's fairness index (1 is even)", partial(_decimal, places=4)),
+        "handed_on": ("handed on to another node", count),
+    }
+    rows = [(label, show(found[key])) for key, (label, show) in known.items() if key in found]
+    return rows + [(metric_name(key), plain(value)) for key, value in found.items() if key not in known]
+
+
+def _decimal(value: object, places: int) -> str:
+    n = number(value)
+    return NO_DATA if n is None else f"{n:.{places}f}"
+
+
+def _nodes(summary: dict[str, Any]) -> Table:
+    rows = []
+    for node in summary.get("nodes", [])[:ROWS_MAX]:
+        times, commits = node.get("response_time_ms", {}), node.get("commit_ms") or {}
+        rows.append(
+            (
+                plain(node.get("node", "")),
+                plain(node.get("pid", "")),
+                count(node.get("sent")),
+                share(node.get("share")),
+                count(node.get("in_flight_max")),
+                *(ms(times.get(p)) for p in ("p50", "p99", "p99.9", "max")),
+                *(ms(commits.get(p)) for p in ("p50", "p99")),
+            )
+        )
+    head = (
+        "node",
+        "process",
+        "sent",
+        "share",
+        "in flight max",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "commit p50",
+        "commit p99",
+    )
+    return Table(
+        "By node, with response times and journal commits", head, rows, note=_cut(summary.get("nodes", []), "nodes")
+    )
+
+
+def _shards(summary: dict[str, Any]) -> Table:
+    rows = [
+        (
+            plain(shard.get("shard", "")),
+            plain(shard.get("node", "")),
+            count(shard.get("applied")),
+            count(shard.get("queue_max")),
+        )
+        for shard in summary.get("shards", [])[:ROWS_MAX]
+    ]
+    return Table(
+        "By shard",
+        ("shard", "on node", "applied", "longest queue"),
+        rows,
+        note=_cut(summary.get("shards", []), "shards"),
+    )
+
+
+def _cut(items: list[Any], noun: str) -> str:
+    return f"The first {ROWS_MAX} of {len(items):,} {noun}; summary.json has all." if len(items) > ROWS_MAX else ""
+
+
+def _audit_facts(run: RunFolder) -> list[tuple[str, str]]:
+    audit, currency = run.audit, str(run.summary.get("value", {}).get("currency", "CNY"))
+    facts = [("money created or lost", wording.money(audit.get("conservation_minor"), currency))]
+    return facts + [(f"{metric_name(name)} checked", count(n)) for name, n in (audit.get("checked") or {}).items()]
+
+
+def _anomalies(audit: dict[str, Any]) -> Table:
+    examples = audit.get("examples") or {}
+    found = audit.get("anomalies") or {}
+    rows = [(metric_name(name), ", ".join(map(plain, examples.get(name, []))), count(n)) for name, n in found.items()]
+    return Table(
+        "What the audit looked for", ("anomaly", "example transactions", "found"), rows, words=frozenset({0, 1})
+    )
+
+
+def _journal(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    journal = summary.get("journal") or {}
+    resources = summary.get("resources") or {}
+    commits = journal.get("commit_ms") or {}
+    cpu = number(resources.get("cpu_s"))
+    facts = [
+        ("commits", count(journal.get("commits"))),
+        ("records", count(journal.get("records"))),
+        ("written", wording.size(journal.get("bytes"))),
+        *((f"commit {name}", ms(commits.get(name))) for name in ("p50", "p99", "max")),
+        ("memory at its highest", wording.size(resources.get("rss_peak_bytes"))),
+        ("processor time", NO_DATA if cpu is None else f"{cpu:,.1f} s"),
+    ]
+    return [(label, value) for label, value in facts if value != NO_DATA]
+
+
+def _events(run: RunFolder) -> Table:
+    rows = []
+    for event in run.events[:ROWS_MAX]:
+        t = number(event.get("t_s"))
+        rest = ", ".join(
+            f"{metric_name(key)} {_short(value)}" for key, value in event.items() if key not in {"t_s", "event"}
+        )
+        rows.append((NO_DATA if t is None else f"{t:.3f} s", metric_name(event.get("event", "")), rest))
+    note = f"The first {ROWS_MAX} of {len(run.events):,}; events.jsonl has all." if len(run.events) > ROWS_MAX else ""
+    return Table("What happened, and when", ("at", "event", "details"), rows, words=frozenset({0, 1, 2}), note=note)
+
+
+def _environment(run: RunFolder) -> list[tuple[str, str]]:
+    return [(metric_name(key), _short(value)) for key, value in run.environment.items()]
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(_pairs(value.items()))
+    if isinstance(value, list):
+        return ", ".join(plain(item) for item in value)
+    return plain(value)
+
+
+def _pairs(items: Iterable[tuple[Any, Any]]) -> Iterable[str]:
+    return (f"{plain(key)} {plain(value)}" for key, value in items)

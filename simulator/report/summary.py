@@ -1,0 +1,284 @@
+"""`summary.json`: the contract that other programs read, put together from what was measured, audited and judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from simulator.balancer.behaviour import spread
+from simulator.errors import Exit
+from simulator.measure.histogram import Histogram
+from simulator.measure.recorder import Measured, Tallies
+from simulator.measure.validity import Validity
+from simulator.report.thresholds import Judgement, judge
+from simulator.scenario.threshold import Threshold
+from simulator.transaction import Kind, Reason, Status
+
+PERCENTILES = (("p50", 50.0), ("p90", 90.0), ("p95", 95.0), ("p99", 99.0), ("p99.9", 99.9))
+_COUNTED = (Status.OK, Status.REJECTED, Status.FAILED, Status.UNKNOWN, Status.DROPPED)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a summary is made of."""
+
+    scenario: str
+    description: str
+    clock: str
+    seed: int
+    currency: str
+    policy: str
+    thresholds: tuple[Threshold, ...]
+    version: str
+    started_at: str
+    wall_s: float
+    duration_s: float  # how long transactions were released
+    tallies: Tallies
+    measured: Measured
+    validity: Validity
+    audit: dict[str, Any]  # as in audit.json
+    owners: list[int]  # the node of each shard
+    node_details: list[dict[str, Any]] = field(default_factory=list)  # pid, commit_ms, handed_on … of each node
+    journal: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
+    stop_reason: str = "duration"
+    failure: str | None = None  # what stopped the platform, if it did
+
+
+def times_ms(histogram: Histogram) -> dict[str, float | None]:
+    """A distribution in the contract's words; null where nothing was measured."""
+
+    def ms(ns: float | None) -> float | None:
+        return None if ns is None else round(ns / 1e6, 6)
+
+    return {
+        "mean": ms(histogram.mean_ns),
+        **{name: ms(histogram.percentile_ns(percent)) for name, percent in PERCENTILES},
+        "max": ms(histogram.max_ns),
+    }
+
+
+def counts_of(by_status: Any) -> dict[str, int]:  # noqa: ANN401  a row of int64 by status; column PENDING holds offered
+    """The contract's counts: offered = sent + dropped; sent = ok + rejected + failed + unknown."""
+    ended = {status.name.lower(): int(by_status[status]) for status in _COUNTED}
+    offered = int(by_status[Status.PENDING])
+    return {"offered": offered, "sent": offered - ended["dropped"], **ended}
+
+
+class Observations:
+    """What thresholds can name, in base units; also of a run that is still going on."""
+
+    def __init__(self, tallies: Tallies, duration_s: float, anomalies: int | None) -> None:
+        self._tallies = tallies
+        self._duration_s = duration_s
+        self._anomalies = anomalies
+        self._counts = counts_of(tallies.by_kind.sum(axis=0))
+        self._times = {
+            name: Histogram(tallies.totals[i]) for i, name in enumerate(("response_time", "service_time", "schedule_lag"))
+        }
+
+    def __call__(self, metric: str, aggregate: str, argument: float | None) -> float | None:
+        """The observed value; None if there is none yet."""
+        if metric in self._times:
+            histogram = self._times[metric]
+            if aggregate == "p":
+                return histogram.percentile_ns(argument or 0.0)
+            return histogram.mean_ns if aggregate == "mean" else histogram.max_ns
+        if metric == "throughput":
+            return self._throughput(aggregate)
+        if metric == "imbalance":
+            found = spread(self._tallies.node_sent.sum(axis=0))
+            return found.imbalance_max_over_mean if found else None
+        if metric == "audit":
+            return None if self._anomalies is None else float(self._anomalies)
+        count = self._counts[metric]
+        if aggregate == "count":
+            return float(count)
+        return count / self._counts["offered"] if self._counts["offered"] else None
+
+    def _throughput(self, aggregate: str) -> float | None:
+        """Answers `ok` per second: of the whole run, or of its worst full second."""
+        ok = self._tallies.answered[:, Status.OK]
+        full = int(self._duration_s)
+        if aggregate == "mean":
+            return float(ok.sum()) / self._duration_s if self._duration_s else None
+        return float(ok[:full].min()) if full else None
+
+
+def judge_thresholds(results: Results) -> list[Judgement]:
+    """Every threshold of the scenario against the finished run."""
+    anomalies = sum(results.audit["anomalies"].values())
+    known = results.audit["verdict"] != "unknown"
+    observe = Observations(results.tallies, results.duration_s, anomalies if known else None)
+    return judge(results.thresholds, observe)
+
+
+def exit_code(summary: dict[str, Any]) -> Exit:
+    """The gravest of what went wrong: anomalies, a platform that stopped, an interruption, an invalid run, a threshold."""
+    if summary["audit"]["verdict"] == "anomalies":
+        return Exit.ANOMALIES
+    if summary["failure"] is not None:
+        return Exit.ERROR
+    if summary["interrupted"]:
+        return Exit.INTERRUPTED
+    if summary["validity"]["verdict"] != "valid":
+        return Exit.INVALID_RUN
+    if summary["audit"]["verdict"] != "clean":
+        return Exit.ERROR
+    return Exit.OK if all(item["passed"] for item in summary["thresholds"]) else Exit.THRESHOLDS
+
+
+def _verdict(audit: str, validity: str, failure: str | None, *, passed: bool) -> str:
+    if audit == "anomalies" or failure is not None:
+        return "fail"
+    if validity != "valid":
+        return "invalid"
+    return "pass" if passed and audit == "clean" else "fail"
+
+
+def summarise(results: Results) -> dict[str, Any]:
+    """The summary as a dict, ready for JSON."""
+    tallies = results.tallies
+    judged = judge_thresholds(results)
+    counts = counts_of(tallies.by_kind.sum(axis=0))
+    duration = max(results.duration_s, 1e-9)
+    completed = counts["ok"] + counts["rejected"] + counts["failed"]
+    load = tallies.node_sent.sum(axis=0)
+    evenness = spread(load)
+    handed_on = sum(int(node.get("handed_on", 0)) for node in results.node_details)
+    return {
+        "schema": 1,
+        "scenario": results.scenario,
+        "name": results.scenario,
+        "description": results.description,
+        "clock": results.clock,
+        "seed": results.seed,
+        "started_at": results.started_at,
+        "wall_s": round(results.wall_s, 3),
+        "duration_s": round(results.duration_s, 3),
+        "version": results.version,
+        "interrupted": results.interrupted,
+        "stop_reason": results.stop_reason,
+        "failure": results.failure,
+        "verdict": _verdict(
+            results.audit["verdict"], results.validity.verdict, results.failure, passed=all(j.passed for j in judged)
+        ),
+        "validity": {"verdict": results.validity.verdict, "reasons": results.validity.reasons},
+        "counts": counts,
+        "reasons": {
+            status.name.lower(): {
+                reason.name.lower(): int(tallies.by_reason[status, reason])
+                for reason in Reason
+                if tallies.by_reason[status, reason] and reason is not Reason.NONE
+            }
+            for status in (Status.REJECTED, Status.FAILED, Status.UNKNOWN, Status.DROPPED)
+        },
+        "rates": {
+            "offered_per_s": round(counts["offered"] / duration, 3),
+            "completed_per_s": round(completed / max(duration, int(tallies.settled_ns[0]) / 1e9), 3),
+            "peak_offered_per_s": int(tallies.offered.max(initial=0)),
+        },
+        "value": {
+            "offered_minor": int(tallies.offered_minor.sum()),
+            "settled_minor": int(tallies.settled_minor.sum()),
+            "currency": results.currency,
+        },
+        "response_time_ms": times_ms(results.measured.response.total()),
+        "service_time_ms": times_ms(results.measured.service.total()),
+        "schedule_lag_ms": times_ms(results.measured.lag.total()),
+        "by_kind": {
+            kind.name.lower(): {
+                "counts": counts_of(tallies.by_kind[kind - 1]),
+                "response_time_ms": times_ms(results.measured.response.by_kind(kind - 1)),
+            }
+            for kind in Kind
+            if tallies.by_kind[kind - 1].any()
+        },
+        "nodes": [
+            {
+                "node": node,
+                "sent": int(load[node]),
+                "share": round(float(evenness.share[node]), 6) if evenness else None,
+                "in_flight_max": int(tallies.in_flight_max[node]),
+                "response_time_ms": times_ms(results.measured.response.by_node(node)),
+                **(results.node_details[node] if results.node_details else {}),
+            }
+            for node in range(len(load))
+        ],
+        "shards": [
+            {
+                "shard": shard,
+                "node": owner,
+                "applied": int(tallies.shard_ok[:, shard].sum()),
+                "queue_max": int(tallies.shard_in_flight_max[shard]),
+            }
+            for shard, owner in enumerate(results.owners)
+        ],
+        "balancer": {
+            "policy": results.policy,
+            "imbalance_max_over_mean": round(evenness.imbalance_max_over_mean, 6) if evenness else None,
+            "jain": round(evenness.jain, 6) if evenness else None,
+            "cv": round(evenness.cv, 6) if evenness else None,
+            "noise_floor": round(evenness.noise_floor, 6) if evenness else None,
+            "handed_on": handed_on,
+        },
+        "audit": {
+            "verdict": results.audit["verdict"],
+            "anomalies": results.audit["anomalies"],
+            "conservation_minor": results.audit["conservation_minor"],
+        },
+        "thresholds": [
+            {
+                "metric": j.metric,
+                "expression": j.expression,
+                "observed": j.value if j.value is None else round(j.value, 6),
+                "observed_text": j.observed,
+                "passed": j.passed,
+            }
+            for j in judged
+        ],
+        "journal": results.journal,
+        "resources": results.resources,
+    }
+
+
+def series_columns(results: Results, target: Any) -> dict[str, list[Any]]:  # noqa: ANN401  a float array, one entry a second
+    """The columns of timeseries.csv, one row a second, from the start to the second of the last answer."""
+    tallies = results.tallies
+    last = max(int(np.ceil(results.duration_s)), int(tallies.settled_ns[0]) // 1_000_000_000 + 1, 1)
+    last = min(last, len(tallies.offered))
+    answered = tallies.answered[:last]
+    columns: dict[str, list[Any]] = {
+        "second": list(range(last)),
+        "target": [round(float(target[i]), 3) if i < len(target) else 0.0 for i in range(last)],
+        "offered": tallies.offered[:last].tolist(),
+        "sent": tallies.sent[:last].tolist(),
+        "completed": answered[:, [Status.OK, Status.REJECTED, Status.FAILED]].sum(axis=1).tolist(),
+    }
+    for status in _COUNTED:
+        columns[status.name.lower()] = answered[:, status].tolist()
+    columns["in_flight"] = tallies.in_flight_top[:last].tolist()
+    columns["offered_minor"] = tallies.offered_minor[:last].tolist()
+    columns["settled_minor"] = tallies.settled_minor[:last].tolist()
+    wanted: tuple[tuple[str, Any, tuple[tuple[str, float], ...]], ...] = (
+        (
+            "response",
+            results.measured.response,
+            (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0)),
+        ),
+        ("service", results.measured.service, (("p50", 50.0), ("p99", 99.0))),
+        ("lag", results.measured.lag, (("p50", 50.0), ("p99", 99.0))),
+    )
+    for name, sparse, percents in wanted:
+        seconds = sparse.by_second()
+        for label, percent in percents:
+            values = ((seconds[s].percentile_ns(percent) if s in seconds else None) for s in range(last))
+            columns[f"{name}_{label}_ms"] = ["" if v is None else round(v / 1e6, 6) for v in values]
+    for node in range(tallies.node_sent.shape[1]):
+        columns[f"node{node}_sent"] = tallies.node_sent[:last, node].tolist()
+    for shard in range(tallies.shard_ok.shape[1]):
+        columns[f"shard{shard}_applied"] = tallies.shard_ok[:last, shard].tolist()
+    return columns

@@ -1,0 +1,191 @@
+"""A run in words: the verdict as one sentence, and how counts, rates, times and money are written everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Summary = dict[str, Any]
+
+NO_DATA = "no data"
+
+WORDS = {"pass": "PASS", "fail": "FAIL", "invalid": "INVALID"}
+_TIMES = frozenset({"response_time", "service_time", "schedule_lag"})
+_MINOR_DIGITS = 2  # fen to the yuan
+_SCALES = ((10**12, "trillion"), (10**9, "billion"), (10**6, "million"))
+_REASONS_SHOWN = 2  # more than two in the sentence, and nobody reads any
+
+
+def sentence(summary: Summary) -> str:
+    """Return the verdict in one sentence: the word, then what was held, or every kind of cause, the gravest first."""
+    word = WORDS.get(str(summary.get("verdict")), "UNKNOWN")
+    if summary.get("interrupted"):
+        word += f" (interrupted after {duration(run_seconds(summary))})"
+    causes = [cause for cause in (_audit_cause(summary), _validity_cause(summary), _threshold_cause(summary)) if cause]
+    if summary.get("verdict") == "pass":
+        return f"{word}: {_what_was_held(summary)}"
+    return f"{word}: {'; '.join(causes) or 'the summary names no cause'}"
+
+
+def run_seconds(summary: Summary) -> float | None:
+    """Return how long the load lasted, in seconds of the run's own clock; `wall_s` is not that if virtual."""
+    if summary.get("duration_s") is not None:
+        return float(summary["duration_s"])
+    per_s = number(summary.get("rates", {}).get("offered_per_s"))
+    offered = number(summary.get("counts", {}).get("offered"))
+    if per_s and offered:
+        return offered / per_s
+    return number(summary.get("wall_s"))
+
+
+def _what_was_held(summary: Summary) -> str:
+    rates = summary.get("rates", {})
+    held = f"held {rate(rates.get('completed_per_s'))} for {duration(run_seconds(summary))}"
+    held += f" (peak {rate(rates.get('peak_offered_per_s'))})"
+    held += f" at p99 {ms(summary.get('response_time_ms', {}).get('p99'))}"
+    if summary.get("audit", {}).get("verdict") != "clean":
+        return f"{held}; the books were not checked"
+    money_word = "every yuan" if summary.get("value", {}).get("currency", "CNY") == "CNY" else "all money"
+    return f"{held}; {money_word} accounted for"
+
+
+def _audit_cause(summary: Summary) -> str:
+    audit = summary.get("audit", {})
+    if audit.get("verdict") == "unknown":
+        return "the audit could not tell whether the books balance"
+    if audit.get("verdict") != "anomalies":
+        return ""
+    found = {name: n for name, n in audit.get("anomalies", {}).items() if n}
+    total = sum(found.values())
+    names = ", ".join(f"{plain(name)} {count(n)}" for name, n in found.items())
+    return f"audit found {count(total)} {'anomaly' if total == 1 else 'anomalies'}" + (f" ({names})" if names else "")
+
+
+def _validity_cause(summary: Summary) -> str:
+    validity = summary.get("validity", {})
+    opening = {
+        "generator-limited": "the generator was the bottleneck",
+        "inconclusive": "the measurement is inconclusive",
+    }.get(validity.get("verdict", ""))
+    if opening is None:
+        return ""
+    reasons = [plain(reason) for reason in validity.get("reasons", [])]
+    more = len(reasons) - _REASONS_SHOWN
+    told = "; ".join(reasons[:_REASONS_SHOWN]) + (f" (and {more} more)" if more > 0 else "")
+    return f"{opening}: {told}" if told else opening
+
+
+def _threshold_cause(summary: Summary) -> str:
+    crossed = [threshold for threshold in summary.get("thresholds", []) if not threshold.get("passed")]
+    if not crossed:
+        return ""
+    first = crossed[0]
+    metric = str(first.get("metric", ""))
+    said = f"{metric_name(metric)} {plain(first.get('expression', ''))} was crossed: {observed(first)}"
+    more = len(crossed) - 1
+    return said + (f" (and {more} more threshold{'s' if more > 1 else ''})" if more else "")
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name as people say it: `response_time` → `response time`."""
+    return plain(metric).replace("_", " ")
+
+
+def observed(threshold: dict[str, Any]) -> str:
+    """Return what a threshold saw, with its unit: times in ms, throughput per second, the rest as a bare number."""
+    value, metric = threshold.get("observed"), threshold.get("metric")
+    seen = number(value)
+    if seen is None:
+        return NO_DATA if value is None else plain(value)
+    if metric in _TIMES:
+        return ms(seen)
+    if metric == "throughput":
+        return rate(seen)
+    return count(int(seen)) if seen == int(seen) else f"{seen:.4g}"
+
+
+def number(value: object) -> float | None:
+    """Return `value` as a float, or None when it is not a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) != float("inf") and value == value else None  # noqa: PLR0124  NaN is not itself
+
+
+def plain(text: object) -> str:
+    """Return `text` on one line without control characters, so that a name cannot steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in str(text))
+
+
+def count(value: object) -> str:
+    """Return a count with thousands separated."""
+    n = number(value)
+    return NO_DATA if n is None else f"{int(n):,}"
+
+
+def rate(value: object) -> str:
+    """Return a rate per second; one decimal below ten, where it matters."""
+    n = number(value)
+    if n is None:
+        return NO_DATA
+    return f"{n:,.0f}/s" if n >= 10 or n == int(n) else f"{n:.1f}/s"  # noqa: PLR2004  ten, as above
+
+
+def ms(value: object) -> str:
+    """Return a time given in milliseconds, to three digits, always in ms so that a column can be compared by eye."""
+    n = number(value)
+    if n is None:
+        return NO_DATA
+    if n >= 999.5:  # noqa: PLR2004  from here three digits would turn into an exponent
+        return f"{n:,.0f} ms"
+    return f"{n:.3g} ms" if n == 0 or abs(n) >= 0.001 else "<0.001 ms"  # noqa: PLR2004  a microsecond
+
+
+def share(value: object) -> str:
+    """Return a fraction of one as a percentage; what is not nought never reads as nought."""
+    n = number(value)
+    if n is None:
+        return NO_DATA
+    return f"{100 * n:.1f}%" if n == 0 or n >= 0.0005 else "<0.1%"  # noqa: PLR2004  what one decimal can show
+
+
+def duration(seconds: object) -> str:
+    """Return a time span given in seconds, as the scenario file writes it: `45s`, `1m30s`, `2h05m`."""
+    n = number(seconds)
+    if n is None:
+        return NO_DATA
+    if n < 10 and n != int(n):  # noqa: PLR2004  below ten seconds a tenth is worth its place
+        return f"{n:.1f}s"
+    minutes, rest = divmod(round(n), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def size(value: object) -> str:
+    """Return a number of bytes in MiB or GiB."""
+    n = number(value)
+    if n is None:
+        return NO_DATA
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n >= scale:
+            return f"{n / scale:,.1f} {unit}"
+    return f"{n:.0f} B"
+
+
+def money(minor: object, currency: str = "CNY") -> str:
+    """Return minor units exactly, in major units: `1,234.56 CNY`. Integers throughout."""
+    if isinstance(minor, bool) or not isinstance(minor, int):
+        return NO_DATA
+    whole, rest = divmod(abs(minor), 10**_MINOR_DIGITS)
+    return f"{'-' if minor < 0 else ''}{whole:,}.{rest:02d} {plain(currency)}"
+
+
+def money_short(minor: object, currency: str = "CNY") -> str:
+    """Return minor units rounded down for a headline: `525.1 million CNY`. Integers throughout."""
+    if isinstance(minor, int) and not isinstance(minor, bool):
+        for scale, name in _SCALES:
+            whole, rest = divmod(abs(minor), scale * 10**_MINOR_DIGITS)
+            if whole:
+                tenths = rest // (scale * 10 ** (_MINOR_DIGITS - 1))
+                return f"{'-' if minor < 0 else ''}{whole:,}.{tenths} {name} {plain(currency)}"
+    return money(minor, currency)

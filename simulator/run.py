@@ -1,0 +1,439 @@
+"""One run, from a scenario to a folder of results: the only module that knows all the others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from simulator import __version__, process
+from simulator.arrivals.build import build_rate
+from simulator.audit import auditor
+from simulator.backend.backend import Backend, NoopBackend
+from simulator.backend.embedded import EmbeddedBackend
+from simulator.balancer.policy import Policy
+from simulator.clock import WallClock
+from simulator.dispatcher import Dispatcher
+from simulator.engine.wall import Ended, Stop, WallEngine, drive
+from simulator.errors import BackendError, Exit, ScenarioError, UsageError
+from simulator.measure import validity
+from simulator.measure.histogram import Histogram
+from simulator.measure.recorder import HISTORY, Recorder, Tallies, open_tallies
+from simulator.report import render
+from simulator.report.export import environment, write_events, write_hlog, write_json, write_series, write_text
+from simulator.report.summary import Observations, Results, exit_code, series_columns, summarise
+from simulator.report.terminal import Phase, Snapshot, View, open_view, print_summary
+from simulator.report.thresholds import judge
+from simulator.scenario.loader import dump_scenario
+from simulator.scenario.model import Embedded, Scenario
+from simulator.shard.layout import Durability, Shape, shared_array
+from simulator.shard.pool import Pool
+from simulator.transaction import Status
+from simulator.warm import warm
+from simulator.workload.build import build_source
+
+_START_NS = 50_000_000  # from "all ready" to the first possible arrival
+_LOOK_S = 0.25  # how often the control process looks at the run
+_RESERVE_BYTES = 16 << 20  # kept free for the reports of a run that fills its disk
+_STOP_S = 30.0  # how long the nodes may take to settle what is between them
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM: the first asks the run to drain, the second ends everything at once."""
+
+    def __init__(self, at_once: Callable[[], None]) -> None:
+        self.count = 0
+        self._at_once = at_once
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
+        self.count += 1
+        if self.count > 1:
+            self._at_once()
+            os.write(2, b"sim: stopped at once; the run's folder is incomplete\n")
+            os._exit(Exit.INTERRUPTED)
+
+
+@dataclass
+class Run:
+    """The moving parts of a run on the wall clock."""
+
+    scenario: Scenario
+    folder: Path
+    tallies: Tallies
+    duration_s: float
+    expected: float
+    seconds: int
+    clock: WallClock
+    stop: NDArray[np.int64]
+    pool: Pool | None
+    backend: Backend
+    events: list[dict[str, Any]] = field(default_factory=list)
+    engine: ForkProcess | None = None
+    failure: str | None = None
+    interrupted: bool = False
+    rss_peak_bytes: int = 0
+    released_s: float = 0.0
+
+    def event(self, name: str, **details: Any) -> None:  # noqa: ANN401  whatever is worth noting
+        """Notes that something happened now."""
+        self.events.append({"t_s": round(self.clock.now_ns() / 1e9, 6), "event": name, **details})
+
+    def kill(self) -> None:
+        """Ends every process of the run at once."""
+        if self.engine is not None:
+            process.kill(self.engine)
+        if self.pool is not None:
+            self.pool.kill()
+
+    def make_engine(self, write: Any) -> tuple[Recorder, WallEngine]:  # noqa: ANN401  a callable; see MakeEngine
+        """Builds the engine; called in its own process."""
+        scenario = self.scenario
+        recorder = Recorder(self.seconds, self.backend.nodes)
+        dispatcher = Dispatcher(
+            self.backend, Policy[scenario.balancer.policy.upper()], scenario.seed, self.tallies, recorder,
+            in_flight=scenario.dispatcher.in_flight, patience_ns=scenario.dispatcher.patience, write=write,
+        )  # fmt: skip
+        source = build_source(scenario)
+        return recorder, WallEngine(dispatcher, source, self.clock, self.stop, drain_ns=scenario.dispatcher.drain)
+
+
+def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
+    """Runs a scenario and writes its folder; returns the process's exit code.
+
+    Raises UsageError for an output folder that cannot be used, ScenarioError for a scenario that needs what is not there,
+    BackendError if the platform cannot start. Then nothing is left behind.
+    """
+    began = time.monotonic()
+    _supported(scenario)
+    console = Console(highlight=False)
+    warm(None if quiet else lambda text: console.print(text, markup=False))
+    started = datetime.now(UTC)
+    folder = _new_folder(scenario, out, started)
+    try:
+        run = _assemble(scenario, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    target = _target_per_second(scenario, run)
+    write_text(folder / "scenario.yaml", dump_scenario(scenario))
+    write_json(folder / "environment.json", {**environment(folder), "started_at": started.isoformat(timespec="seconds")})
+    reserve = _reserve(folder)
+    with Interrupts(run.kill) as interrupts, open_view(console, quiet) as view:
+        try:
+            ended = _execute(run, interrupts, view)
+        except BaseException:
+            run.kill()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        reserve.unlink(missing_ok=True)
+        summary = _conclude(run, ended, view, started=started, wall_s=time.monotonic() - began, target=target)
+    print_summary(console, summary, folder, quiet=quiet)
+    return exit_code(summary)
+
+
+def audit_run(run: Path) -> Exit:
+    """Audits a finished run again from its files, prints what was found, and returns the exit code."""
+    if not (run / "summary.json").is_file():
+        raise UsageError(f"{run} is not a run's folder: it has no summary.json")
+    found = auditor.audit_run(run).to_dict()
+    lines = [f"audit: {found['verdict']}"]
+    lines += [f"  {name}: {count}, for example {found['examples'].get(name, [])}" for name, count in found["anomalies"].items()]
+    lines += [f"  {reason}" for reason in found["reasons"]]
+    lines.append("  checked " + ", ".join(f"{count:,} {what}" for what, count in found["checked"].items()))
+    lines.append(f"  money created or lost: {found['conservation_minor']} (minor units)")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return {"clean": Exit.OK, "anomalies": Exit.ANOMALIES}.get(found["verdict"], Exit.ERROR)
+
+
+# ---- before ----
+
+
+def _supported(scenario: Scenario) -> None:
+    if scenario.clock == "virtual":
+        raise ScenarioError("clock: virtual is not available yet; leave it out, or write wall")
+    if scenario.backend.name not in ("embedded", "noop"):
+        raise ScenarioError(f"backend: {scenario.backend.name} cannot be run yet; embedded and noop can")
+
+
+def _new_folder(scenario: Scenario, out: Path | None, started: datetime) -> Path:
+    """Makes the run's folder, which must not exist: results are never overwritten."""
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in scenario.name).strip(".") or "run"
+    folder = out or Path("results") / f"{name}-{started.strftime('%Y%m%dT%H%M%SZ')}"
+    if folder.exists():
+        raise UsageError(f"{folder} exists already, and results are never overwritten; name another folder with --out")
+    try:
+        folder.mkdir(parents=True)
+        (folder / "journal").mkdir()
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}; name another folder with --out") from error
+    return folder
+
+
+def _assemble(scenario: Scenario, folder: Path) -> Run:
+    """Everything a run shares between its processes, and its backend; no process yet."""
+    rate = build_rate(scenario)
+    dispatcher = scenario.dispatcher
+    seconds = int(np.ceil(rate.duration_s + (dispatcher.drain + dispatcher.patience) / 1e9)) + 2
+    pool: Pool | None = None
+    backend: Backend
+    if scenario.backend.embedded is not None:
+        pool = _pool(scenario, scenario.backend.embedded, folder)
+        backend = EmbeddedBackend(pool.shape, pool.wiring)
+        epoch = pool.board.epoch_ns
+    else:
+        backend = NoopBackend()
+        epoch = shared_array(1, np.int64)
+    tallies = open_tallies(seconds, backend.nodes, len(backend.owners()))
+    return Run(
+        scenario, folder, tallies, rate.duration_s, rate.total, seconds, WallClock(epoch),
+        shared_array(1, np.int64), pool, backend,
+    )  # fmt: skip
+
+
+def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
+    load = scenario.load
+    shape = Shape(
+        embedded.nodes, embedded.shards, load.accounts, load.merchants.count, load.balance, embedded.remember
+    )  # fmt: skip
+    durability = embedded.durability
+    named = isinstance(durability, str)
+    return Pool(
+        shape, folder / "journal",
+        durability=Durability[durability.upper()] if named else Durability.INTERVAL,
+        interval_ns=0 if named else durability.interval,
+        queue=embedded.queue, run=scenario.seed,
+    )  # fmt: skip
+
+
+def _target_per_second(scenario: Scenario, run: Run) -> NDArray[np.float64]:
+    """What the curve asks for in each second."""
+    rate = build_rate(scenario)
+    edges = np.minimum(np.arange(int(np.ceil(run.duration_s)) + 1, dtype=np.float64), rate.duration_s)
+    return np.diff(rate.cumulative(edges))
+
+
+def _reserve(folder: Path) -> Path:
+    """Takes disk space that is given back before the reports are written, so that a full disk still gets a verdict."""
+    path = folder / ".reserve"
+    with contextlib.suppress(OSError), path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+    return path
+
+
+# ---- during ----
+
+
+def _execute(run: Run, interrupts: Interrupts, view: View) -> Ended:
+    """Starts everything, watches it to its end, and stops the platform. Raises BackendError if the engine dies."""
+    if run.pool is not None:
+        run.pool.start()
+    here, there = Pipe()
+    rows = int(run.expected + 6 * np.sqrt(run.expected) + 1)
+    run.engine = process.start(
+        "engine", drive, there, run.make_engine, auditor.history_path(run.folder), rows * HISTORY.itemsize, run.stop
+    )
+    there.close()
+    _receive(here, run)  # "ready"
+    run.clock.start(_START_NS)
+    here.send("go")
+    run.event("started", engine_pid=run.engine.pid, node_pids=run.pool.pids if run.pool else [])
+    while not (here.poll() or interrupts_seen(run, interrupts)):
+        _watch(run, view, "running")
+        wait([here, run.engine.sentinel, *(run.pool.sentinels if run.pool else [])], _LOOK_S)
+    run.released_s = min(run.duration_s, run.clock.now_ns() / 1e9)
+    while not here.poll():
+        interrupts_seen(run, interrupts)
+        _watch(run, view, "draining")
+        wait([here, run.engine.sentinel], _LOOK_S)
+    ended: Ended = _receive(here, run)
+    run.engine.join()
+    _watch(run, view, "draining")
+    run.event("drained", in_doubt=int(run.tallies.answered[:, Status.UNKNOWN].sum()))
+    if ended.history_errno:
+        run.failure = run.failure or f"the history could not be written: {os.strerror(ended.history_errno)}"
+    if run.pool is not None and not run.pool.stop(_STOP_S) and run.failure is None:
+        run.failure = f"the nodes did not settle within {_STOP_S:.0f} s what was under way between them"
+    return ended
+
+
+def interrupts_seen(run: Run, interrupts: Interrupts) -> bool:
+    """Passes a first interrupt on to the engine; True once there was one, or the platform has failed."""
+    if interrupts.count and not run.interrupted and run.stop[0] == Stop.RUN:
+        run.interrupted = True
+        run.stop[0] = Stop.DRAIN
+        run.event("interrupted")
+    return run.interrupted or run.failure is not None
+
+
+def _receive(connection: Connection, run: Run) -> Any:  # noqa: ANN401  what the engine sends
+    try:
+        return connection.recv()
+    except EOFError:
+        code = run.engine.exitcode if run.engine else None
+        raise BackendError(f"the process that generates the load ended early (code {code})") from None
+
+
+def _watch(run: Run, view: View, phase: Phase) -> None:
+    """One look at a run: has a node stopped, how much memory is in use, what does the user see."""
+    if run.pool is not None and run.failure is None:
+        failures = run.pool.failures()
+        if failures:
+            run.failure = "; ".join(f"node {f.node} stopped: {f.reason}" for f in failures)
+            run.stop[0] = Stop.GIVE_UP
+            for f in failures:
+                run.event("node_stopped", node=f.node, pid=f.pid, reason=f.reason)
+    pids = [os.getpid(), *(run.pool.pids if run.pool else []), *([run.engine.pid or 0] if run.engine else [])]
+    run.rss_peak_bytes = max(run.rss_peak_bytes, sum(_rss_bytes(pid) for pid in pids))
+    view.update(_snapshot(run, phase))
+
+
+def _rss_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def _snapshot(run: Run, phase: Phase) -> Snapshot:
+    tallies = run.tallies
+    elapsed = max(run.clock.now_ns(), 0) / 1e9
+    second = min(int(elapsed), run.seconds - 1)
+    first = max(0, second - 60)
+    answered = tallies.answered[first:second]
+    node_sent = tallies.node_sent.sum(axis=0)
+    by_status = tallies.by_kind.sum(axis=0)
+    counts = {status.name.lower(): int(by_status[status]) for status in Status if status is not Status.PENDING}
+    observe = Observations(tallies, min(elapsed, run.duration_s), None)
+    judged = [j for j in judge(run.scenario.threshold_list, observe) if j.value is not None]
+    p50, p99, p999, known = (int(x) for x in tallies.last_second_ns)
+    return Snapshot(
+        phase=phase,
+        elapsed_s=elapsed,
+        duration_s=run.duration_s,
+        counts={
+            "offered": int(by_status[Status.PENDING]),
+            "sent": int(by_status[Status.PENDING]) - counts["dropped"],
+            **counts,
+        },
+        in_flight=int(tallies.in_flight.sum()),
+        offered_per_s=tallies.offered[first:second].tolist(),
+        completed_per_s=answered[:, [Status.OK, Status.REJECTED, Status.FAILED]].sum(axis=1).tolist(),
+        target_total=run.expected,
+        response_ms=(p50 / 1e6, p99 / 1e6, p999 / 1e6) if known else None,
+        node_share=(node_sent / max(int(node_sent.sum()), 1)).tolist(),
+        thresholds=[(f"{j.metric} {j.expression}", j.observed, j.passed) for j in judged],
+    )
+
+
+# ---- after ----
+
+
+def _conclude(
+    run: Run, ended: Ended, view: View, *, started: datetime, wall_s: float, target: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Audits, judges and writes everything; returns the summary."""
+    view.update(_snapshot(run, "auditing"))
+    began = time.monotonic()
+    audit = auditor.audit_run(run.folder, spilled=ended.spilled).to_dict()
+    if run.tallies.reordered[0]:
+        audit["anomalies"]["reordered"] = int(run.tallies.reordered[0])
+        audit["verdict"] = "anomalies"
+    audited_s = time.monotonic() - began
+    view.update(_snapshot(run, "reporting"))
+    lag = Histogram(run.tallies.totals[2])
+    scenario = run.scenario
+    results = Results(
+        scenario=scenario.name, description=scenario.description, clock=scenario.clock, seed=scenario.seed,
+        currency=scenario.currency, policy=scenario.balancer.policy, thresholds=scenario.threshold_list,
+        version=__version__, started_at=started.isoformat(timespec="seconds"), wall_s=wall_s + audited_s,
+        duration_s=run.released_s, tallies=run.tallies, measured=ended.measured,
+        validity=validity.judge(
+            run.tallies, lag, seconds=int(run.released_s), interrupted=run.interrupted, without_books=run.pool is None
+        ),
+        audit=audit, owners=run.backend.owners().tolist(), node_details=_node_details(run), journal=_journal(run),
+        resources={
+            "rss_peak_bytes": run.rss_peak_bytes,
+            "cpu_s": round(ended.cpu_s + sum(int(run.pool.row(n)["cpu_ns"]) for n in range(run.backend.nodes)) / 1e9, 3)
+            if run.pool
+            else round(ended.cpu_s, 3),
+            "engine_cpu_s": round(ended.cpu_s, 3),
+            "audit_s": round(audited_s, 3),
+        },
+        interrupted=run.interrupted, stop_reason=_stop_reason(run), failure=run.failure,
+    )  # fmt: skip
+    summary = summarise(results)
+    folder = run.folder
+    write_json(folder / "audit.json", audit)
+    write_series(folder / "timeseries.csv", series_columns(results, target))
+    write_hlog(folder / "latency.hlog", ended.measured, started.timestamp())
+    write_events(folder / "events.jsonl", run.events)
+    write_json(folder / "summary.json", summary)
+    render(folder)
+    return summary
+
+
+def _stop_reason(run: Run) -> str:
+    if run.failure is not None:
+        return run.failure
+    return "interrupted" if run.interrupted else "duration"
+
+
+def _commit_ms(histogram: Histogram) -> dict[str, float | None]:
+    def ms(ns: int | None) -> float | None:
+        return None if ns is None else round(ns / 1e6, 6)
+
+    return {"p50": ms(histogram.percentile_ns(50)), "p99": ms(histogram.percentile_ns(99)), "max": ms(histogram.max_ns)}
+
+
+def _node_details(run: Run) -> list[dict[str, Any]]:
+    if run.pool is None:
+        return []
+    return [
+        {
+            "pid": int(row["pid"]),
+            "handed_on": int(row["handed_on"]),
+            "refused": int(row["refused"]),
+            "cpu_s": round(int(row["cpu_ns"]) / 1e9, 3),
+            "outbox_max": int(row["outbox_max"]),
+            "commits": int(row["frames"]),
+            "commit_ms": _commit_ms(Histogram(run.pool.board.commits[node])),
+        }
+        for node, row in ((n, run.pool.row(n)) for n in range(run.backend.nodes))
+    ]
+
+
+def _journal(run: Run) -> dict[str, Any]:
+    if run.pool is None:
+        return {}
+    board = run.pool.board
+    return {
+        "commits": int(board.nodes["frames"].sum()),
+        "records": int(board.nodes["records"].sum()),
+        "bytes": int(board.nodes["bytes"].sum()),
+        "commit_ms": _commit_ms(Histogram(board.commits.sum(axis=0))),
+    }

@@ -1,0 +1,176 @@
+"""What a run will take, worked out before it runs: how many transactions, how fast, how much memory, disk and time.
+
+The resources are estimates for choosing a machine, not promises; each constant says what it stands for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from simulator.scenario.model import Embedded, Scenario
+from simulator.scenario.units import format_money
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from simulator.scenario.threshold import Threshold
+
+_ACCOUNT_BYTES = 16  # available and reserved, 64 bits each
+_REMEMBERED_BYTES = 56  # a transaction's 40-byte record, its hash slot and its state
+_RING_SLOT_BYTES = 64 + 32  # a TRANSACTION on the way in, an OUTCOME on the way back
+_PROCESS_BYTES = 150_000_000  # an interpreter with NumPy, Numba and the compiled kernels
+_OTHER_PROCESSES = 2  # the generator and the one that measures and reports
+_JOURNAL_BYTES = 2 * 40  # a transaction's two legs
+_HISTORY_BYTES = 24  # what the auditor keeps of a transaction
+_START_S = 3.0
+_DRAIN_S = 1.0  # the last answers come soon after the last transaction, unless something is wrong
+_AUDITED_PER_S = 3_000_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will take.
+
+    Attributes:
+        transactions_expected: the mean of how many are offered; arrivals scatter about it.
+        duration_s: how long transactions are sent.
+        mean_per_s: transactions_expected over duration_s.
+        peak_per_s: the highest rate, and
+        peak_at_s: when it is first reached.
+        value_minor: transactions_expected times the mean ticket, in minor units, also where a trace records amounts.
+        memory_bytes: accounts * 16 + shards * remember * 56 + nodes * queue * 96 + (nodes + 2) * 150 MB.
+        disk_bytes: 80 of journal (embedded backend only) and 24 of history for each transaction.
+        run_s: 3 s to start, the duration, 1 s of drain, and the audit of 3 M transactions a second.
+        thresholds: what the run must meet.
+    """
+
+    transactions_expected: float
+    duration_s: float
+    mean_per_s: float
+    peak_per_s: float
+    peak_at_s: float
+    value_minor: int
+    memory_bytes: int
+    disk_bytes: int
+    run_s: float
+    thresholds: tuple[Threshold, ...]
+
+
+def plan(scenario: Scenario) -> Plan:
+    """Works out what a valid scenario will take.
+
+    Raises:
+        ScenarioError: the trace that the rate is made of cannot be read.
+    """
+    from simulator.arrivals import build_rate  # noqa: PLC0415  the kernels' imports are heavy
+
+    rate = build_rate(scenario)
+    peak_per_s, peak_at_s = rate.peak()
+    embedded = scenario.backend.embedded
+    return Plan(
+        transactions_expected=rate.total,
+        duration_s=rate.duration_s,
+        mean_per_s=rate.total / rate.duration_s,
+        peak_per_s=peak_per_s,
+        peak_at_s=peak_at_s,
+        value_minor=round(rate.total * scenario.load.ticket.mean),
+        memory_bytes=_memory_bytes(scenario.load.accounts, embedded),
+        disk_bytes=round(rate.total * (_HISTORY_BYTES + (_JOURNAL_BYTES if embedded is not None else 0))),
+        run_s=_START_S + rate.duration_s + _DRAIN_S + rate.total / _AUDITED_PER_S,
+        thresholds=scenario.threshold_list,
+    )
+
+
+def _memory_bytes(accounts: int, embedded: Embedded | None) -> int:
+    if embedded is None:
+        return _OTHER_PROCESSES * _PROCESS_BYTES
+    return (
+        accounts * _ACCOUNT_BYTES
+        + embedded.shards * embedded.remember * _REMEMBERED_BYTES
+        + embedded.nodes * embedded.queue * _RING_SLOT_BYTES
+        + (embedded.nodes + _OTHER_PROCESSES) * _PROCESS_BYTES
+    )
+
+
+def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -> str:
+    """The plan as plain text.
+
+    Args:
+        scenario: what was planned.
+        planned: what `plan` made of it.
+        origins: where its fields were written, as `loader.Loaded` has them.
+    """
+    rows = [
+        ("scenario", scenario.name),
+        ("clock, seed", f"{scenario.clock}, {scenario.seed}"),
+        ("backend", scenario.backend.name),
+        ("duration", f"{planned.duration_s:,.6g} s"),
+        ("transactions", f"about {planned.transactions_expected:,.0f}"),
+        ("rate", f"{planned.mean_per_s:,.0f}/s on average"),
+        ("peak", f"{planned.peak_per_s:,.0f}/s after {planned.peak_at_s:,.3g} s"),
+        ("value", f"about {_grouped(format_money(planned.value_minor, scenario.currency))}"),
+        ("memory", f"about {_bytes(planned.memory_bytes)}"),
+        ("disk", f"about {_bytes(planned.disk_bytes)}"),
+        ("time", f"about {planned.run_s:,.0f} s, start and audit included"),
+    ]
+    lines = [f"{label:<14}{text}" for label, text in rows]
+    lines += ["", "thresholds"]
+    lines += [f"  {threshold.metric:<16}{threshold.expression}" for threshold in planned.thresholds] or ["  none"]
+    lines += ["", "not the default"]
+    lines += [
+        f"  {path} = {value}  (default {default}; {_origin(path, origins)})"
+        for path, value, default in overridden_defaults(scenario)
+    ] or ["  nothing"]
+    return "\n".join(lines)
+
+
+def overridden_defaults(scenario: Scenario) -> tuple[tuple[str, str, str], ...]:
+    """The fields that have a default and another value: (path, value, default), as a scenario writes them."""
+    # The least scenario there is: what it must have, and the default of everything else.
+    least = Scenario.from_data({"name": "-", "duration": "1s", "currency": scenario.currency, "load": {"rate": "1/s"}})
+    written, defaults = dict(_leaves(scenario.to_data(), "")), dict(_leaves(least.to_data(), ""))
+    found = []
+    if scenario.backend.name != least.backend.name:
+        found.append(("backend", scenario.backend.name, least.backend.name))
+    for path, value in written.items():
+        # `load.arrivals.mmpp.burst` has no default of its own, but `load.arrivals` has one.
+        known = next((known for known in _upward(path) if known in defaults), None)
+        if known not in (None, "name", "duration", "load.rate", "thresholds") and value != defaults[known]:
+            found.append((path, value, defaults[known]))
+    return tuple(found)
+
+
+def _leaves(data: object, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(data, dict) and data:
+        for key, value in data.items():
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+    else:
+        yield path, str(data)
+
+
+def _origin(path: str, origins: Mapping[str, str]) -> str:
+    """Where a field, or the nearest thing around it, was written."""
+    return next((origins[around] for around in _upward(path) if around in origins), "")
+
+
+def _upward(path: str) -> Iterator[str]:
+    """The path, then each path around it."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def _grouped(money: str) -> str:
+    number, _, currency = money.partition(" ")
+    return f"{Decimal(number):,} {currency}"
+
+
+def _bytes(count: float) -> str:
+    """A size in decimal units, as disks and cloud machines are sold."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1_000:  # noqa: PLR2004  the step between decimal units
+            return f"{count:.0f} {unit}"
+        count /= 1_000
+    return f"{count:,.1f} GB"

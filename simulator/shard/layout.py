@@ -1,0 +1,189 @@
+"""What the processes of one platform share: journal records, ring messages, and the board of counters.
+
+Everything that crosses a process or reaches a disk is a NumPy dtype with an asserted size. All shared memory is anonymous
+(`MAP_SHARED | MAP_ANONYMOUS`, inherited through fork): it has no name, so it cannot outlive its processes, whatever kills them.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import BackendError
+from simulator.measure.histogram import COUNTS
+
+NODES_MAX = 16
+SHARDS_MAX = 256  # a journal record names its shard in one byte
+
+
+class Message(IntEnum):
+    """What a record in a ring to a node is."""
+
+    REQUEST = 0  # a client's transaction, entering here or handed on by the node that it entered
+    CREDIT = 1  # the far leg of a transfer whose near leg is durable
+
+
+class Leg(IntEnum):
+    """What a journal record books. The account on the other side is implied, so every record balances by itself."""
+
+    NONE = 0  # nothing: a rejection, remembered so that its id never succeeds later
+    TRANSFER = 1  # Dr payer, Cr payee; both in this shard
+    DEBIT = 2  # Dr payer, Cr transit(here → payee's shard)
+    CREDIT = 3  # Dr transit(payer's shard → here), Cr payee
+    RESERVE = 4  # payer: available → reserved
+    RELEASE = 5  # payer: reserved → available, asked for by a void
+    EXPIRE = 6  # payer: reserved → available, by the platform itself
+
+
+# One booked leg. The kind tells where a debit comes from: a POST takes it from reserved, all others from available.
+RECORD = np.dtype(
+    [
+        ("id", "<u8"),
+        ("amount_minor", "<i8"),
+        ("related", "<u8"),
+        ("payer", "<u4"),
+        ("payee", "<u4"),
+        ("lsn", "<u4"),  # 1, 2, 3 … within the shard
+        ("shard", "u1"),
+        ("kind", "u1"),
+        ("leg", "u1"),
+        ("reason", "u1"),
+    ]
+)
+
+# Stands before the records of one commit. All or nothing: one checksum over the header's other fields and the body.
+FRAME = np.dtype(
+    [
+        ("checksum", "<u8"),  # xxh3-64 of the rest of the header and the body
+        ("magic", "<u4"),
+        ("count", "<u4"),  # records in the body
+        ("number", "<u8"),  # 1, 2, 3 … within the journal
+        ("committed_ns", "<i8"),  # since the start of the run: when the commit began
+    ]
+)
+FRAME_MAGIC = 0x4D524653  # "SFRM"
+
+# The first 64 bytes of a journal: enough to audit it without any other file.
+FILE_HEADER = np.dtype(
+    [
+        ("checksum", "<u8"),
+        ("magic", "<u8"),
+        ("version", "<u4"),
+        ("node", "<u2"),
+        ("nodes", "<u2"),
+        ("shards", "<u4"),
+        ("accounts", "<u4"),  # customers and merchants together
+        ("opening_minor", "<i8"),  # the opening balance of each customer
+        ("customers", "<u4"),
+        ("durability", "<u4"),
+        ("run", "<u8"),  # seed of the run, so that journals of two runs are not mixed up
+        ("_", "<u8"),
+    ]
+)
+FILE_MAGIC = 0x4C4E524A_4D4953_01  # "SIM JRNL", version in the low byte
+
+assert RECORD.itemsize == 40, RECORD.itemsize  # noqa: S101  the on-disk format; a wrong layout must not run
+assert FRAME.itemsize == 32, FRAME.itemsize  # noqa: S101  as RECORD
+assert FILE_HEADER.itemsize == 64, FILE_HEADER.itemsize  # noqa: S101  as RECORD
+
+
+class Durability(IntEnum):
+    """When a reply is released; what may be lost is said beside each."""
+
+    MEMORY = 0  # at once; everything
+    OS = 1  # written, not synced; nothing on kill -9, the unsynced tail on power loss
+    INTERVAL = 2  # written, synced every so often; at most one interval on power loss
+    GROUP = 3  # synced; nothing, ever
+
+
+class NodeState(IntEnum):
+    """Where a node is in its life; written by the node, read by everyone."""
+
+    STARTING = 0
+    READY = 1
+    QUIET = 2  # told to stop, and nothing of its own is left to do; still takes what its peers send
+    STOPPED = 3  # closed its journal and wrote its closing sheet
+    FAILED = 4  # could not make its journal durable: nothing after that was acknowledged
+
+
+class Stop(IntEnum):
+    """What the pool tells the nodes."""
+
+    RUN = 0
+    QUIESCE = 1  # no more requests will come; finish what is under way
+    CLOSE = 2  # every node is quiet: close the books
+
+
+# One row a node, 256 bytes so that two nodes never write to the same or adjacent cache lines.
+NODE_BOARD = np.dtype(
+    {
+        "names": [
+            "state", "pid", "errno", "frames", "records", "bytes", "handed_on", "busy_ns", "outbox_max",
+            "refused", "cpu_ns", "sequence_gaps",
+        ],
+        "formats": ["<i8"] * 12,
+        "itemsize": 256,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The fixed dimensions of one embedded platform.
+
+    Accounts are numbered customers first, merchants behind them; account `a` lives in shard `a % shards` at row
+    `a // shards`, and shard `s` is owned by node `s % nodes` at the start.
+    """
+
+    nodes: int
+    shards: int
+    customers: int
+    merchants: int
+    opening_minor: int
+    remember: int  # ids each shard remembers at least (at most twice as many)
+
+    @property
+    def accounts(self) -> int:
+        """All accounts: customers and merchants."""
+        return self.customers + self.merchants
+
+    def rows(self, shard: int) -> int:
+        """How many accounts live in a shard."""
+        return (self.accounts - shard + self.shards - 1) // self.shards
+
+    def owners(self) -> NDArray[np.int64]:
+        """The node that owns each shard at the start, shape (shards,)."""
+        return np.arange(self.shards, dtype=np.int64) % self.nodes
+
+
+def shared_array(count: int, dtype: np.dtype[np.void] | type[np.int64] | type[np.uint32]) -> NDArray[np.void]:
+    """A zeroed array in anonymous shared memory, seen by every process forked after this call.
+
+    Pages cost memory only once touched. Raises BackendError when the kernel refuses the mapping.
+    """
+    size = np.dtype(dtype).itemsize * count
+    try:
+        area = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise BackendError(f"cannot map {size:,} bytes of shared memory: {error.strerror}") from error
+    return np.frombuffer(area, dtype=dtype, count=count)
+
+
+class Board:
+    """The counters that node processes, dispatcher and pool share; each word has one writer.
+
+    `acked[b, a]` is the last sequence from shard a to shard b that is durable at b: what lets a's outbox forget.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.nodes = shared_array(shape.nodes, NODE_BOARD)
+        self.stop = shared_array(1, np.int64)
+        self.epoch_ns = shared_array(1, np.int64)  # CLOCK_MONOTONIC at the start of the run
+        self.acked = shared_array(shape.shards * shape.shards, np.int64).reshape(shape.shards, shape.shards)
+        self.applied = shared_array(shape.shards, np.int64)  # lsn of each shard
+        # How long each node's commits took: histogram counts, as in simulator.measure.histogram.
+        self.commits = shared_array(shape.nodes * COUNTS, np.int64).reshape(shape.nodes, COUNTS)

@@ -1,0 +1,289 @@
+"""A node: one process that owns shards, books what reaches it, and makes it durable before it answers.
+
+One turn of the loop: take what waits in the inbound rings, book it all (`simulator.ledger`), commit the records as one
+frame, then release what the commit made true: replies to the dispatcher, far legs to peers, acknowledgements of the far legs
+booked here. Load decides the batch: while a commit is under way the rings fill, and the next turn takes it all (group
+commit without a timer). Every room is bounded, and each bound is an answer: a full peer ring refuses the request that was to
+be handed on, a full outbox refuses cross-node transfers, and unreleased replies stop the intake, so the inbound ring fills
+and the dispatcher is told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulator.ledger.books import AVAILABLE, RESERVED, open_books
+from simulator.ledger.digest import BUCKETS, add_legs
+from simulator.ledger.post import GAPS, JOURNAL, MARKS, REFUSED, REPLIES, apply, forget, refuse
+from simulator.measure.histogram import count_one
+from simulator.shard.journal import Journal
+from simulator.shard.layout import RECORD, Board, Durability, NodeState, Shape, Stop
+from simulator.shard.ring import Doorbell, Ring, push_wrapped, release, waiting
+from simulator.transaction import OUTCOME, TRANSACTION
+
+TURN_MAX = 16_384  # requests a turn takes from one ring, so that no producer starves another
+_OUTBOX = 1 << 17  # far legs that a peer has not acknowledged, a peer
+_IDLE_S = 0.1  # how long an idle node sleeps before it looks around by itself
+_QUIESCE_S = 0.001  # the same while stopping: a peer's acknowledgement rings no bell
+_BLOCKED_S = 0.000_2  # how long it sleeps when a full ring is what it waits for
+
+
+class Wiring:
+    """The rings and doorbells of one platform, made before the fork.
+
+    `requests[n]` leads from the dispatcher to node n, `replies[n]` back, `peers[a][b]` from node a to node b.
+    """
+
+    def __init__(self, nodes: int, queue: int) -> None:
+        self.requests = [Ring(queue, TRANSACTION) for _ in range(nodes)]
+        self.replies = [Ring(2 * queue, OUTCOME) for _ in range(nodes)]
+        self.peers = [[Ring(queue, TRANSACTION) if a != b else None for b in range(nodes)] for a in range(nodes)]
+        self.node_bells = [Doorbell() for _ in range(nodes)]
+        self.dispatcher_bell = Doorbell()
+
+    def close(self) -> None:
+        """Closes this process's ends of the doorbells; rings are memory, and go with their last user."""
+        for bell in (*self.node_bells, self.dispatcher_bell):
+            bell.close()
+
+
+class Node:
+    """The state of one node process and its turn."""
+
+    def __init__(
+        self, node: int, shape: Shape, wiring: Wiring, board: Board, *,
+        folder: Path, durability: Durability, interval_ns: int, run: int,
+    ) -> None:  # fmt: skip
+        self.node = node
+        self.shape = shape
+        self.board = board
+        self.row: Any = board.nodes[node]
+        self.folder = folder
+        self.durability = durability
+        self.interval_ns = interval_ns
+        self.journal = Journal(folder, node, shape, durability, run)
+        self.books = open_books(shape, node)
+        self.wiring = wiring
+        self.inbound = [wiring.requests[node]]
+        self.inbound += [ring for a in range(shape.nodes) if (ring := wiring.peers[a][node]) is not None]
+        self.peers = [(b, ring) for b, ring in enumerate(wiring.peers[node]) if ring is not None]
+        self.records = np.zeros(4 * TURN_MAX * len(self.inbound), RECORD)
+        self.pending = np.zeros(2 * TURN_MAX * len(self.inbound), OUTCOME)
+        self.released = 0  # replies already pushed of those pending
+        self.durable = 0  # replies that may be released
+        self.handed_on = np.zeros((shape.nodes, TURN_MAX), TRANSACTION)
+        self.handed_on_count = np.zeros(shape.nodes, np.int64)
+        self.outbox = np.zeros((shape.nodes, _OUTBOX if shape.nodes > 1 else 1), TRANSACTION)
+        self.outbox_head = np.zeros(shape.nodes, np.int64)
+        self.outbox_durable = np.zeros(shape.nodes, np.int64)
+        self.outbox_sent = np.zeros(shape.nodes, np.int64)
+        self.outbox_forgotten = np.zeros(shape.nodes, np.int64)
+        self.marks = np.zeros(MARKS, np.int64)
+        self.synced_ns = 0
+        self.unsynced = False
+        self.sums = np.zeros((BUCKETS, 2), np.uint64)  # used where nothing is written: Durability.MEMORY
+        self.owned = np.flatnonzero(self.books.place >= 0)
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the start of the run."""
+        return time.monotonic_ns() - int(self.board.epoch_ns[0])
+
+    def turn(self) -> bool:
+        """One turn; says whether anything moved. Raises OSError when the journal cannot be made durable."""
+        moved = self._take()
+        moved |= self._hand_on()
+        self._commit()
+        moved |= self._release()
+        return moved
+
+    def _take(self) -> bool:
+        taken = 0
+        for ring in self.inbound:
+            count = min(waiting(ring.cursors), TURN_MAX)
+            if count == 0:
+                continue
+            done = apply(
+                self.books, ring.slots, int(ring.cursors[16]), count, self.records, self.pending, self.handed_on,
+                self.outbox, self.marks, self.handed_on_count, self.outbox_head, self.outbox_forgotten,
+            )  # fmt: skip
+            if done:
+                release(ring.cursors, done)
+                taken += done
+        return taken > 0
+
+    def _hand_on(self) -> bool:
+        """Passes requests to the owners of their shards; what does not fit is refused."""
+        for node, ring in self.peers:
+            count = int(self.handed_on_count[node])
+            if count == 0:
+                continue
+            batch = self.handed_on[node, :count]
+            fitted = ring.push(batch)
+            room = len(self.pending) - int(self.marks[REPLIES])
+            refused = min(count - fitted, room)
+            refuse(self.books, batch, fitted, fitted + refused, self.pending, self.marks)
+            left = count - fitted - refused
+            self.handed_on[node, :left] = batch[fitted + refused :].copy()
+            self.handed_on_count[node] = left
+            self.row["handed_on"] += fitted
+            self.wiring.node_bells[node].ring()
+        return bool(self.handed_on_count.any())
+
+    def _commit(self) -> None:
+        """Makes the open frame as durable as asked; only then may what depends on it leave."""
+        count = int(self.marks[JOURNAL])
+        began = time.monotonic_ns()
+        if count:
+            records = self.records[:count]
+            if self.durability == Durability.MEMORY:
+                add_legs(records, self.sums)
+            else:
+                self.row["bytes"] += self.journal.append(records, began - int(self.board.epoch_ns[0]))
+                self.unsynced = True
+            self.marks[JOURNAL] = 0
+        if self.unsynced and (
+            self.durability == Durability.GROUP
+            or (self.durability == Durability.INTERVAL and began - self.synced_ns >= self.interval_ns)
+        ):
+            self.journal.sync()
+            self.synced_ns = began
+            self.unsynced = False
+        if count:
+            took = time.monotonic_ns() - began
+            self.row["frames"] += 1
+            self.row["records"] += count
+            count_one(self.board.commits[self.node], took)
+            self.board.applied[self.owned] = self.books.lsn[self.owned]
+            # What was credited here is durable here: the origin's outbox may forget it.
+            self.board.acked[self.owned] = self.books.sequence_in[self.owned]
+        self.durable = int(self.marks[REPLIES])
+        self.outbox_durable[:] = self.outbox_head
+
+    def _release(self) -> bool:
+        """Pushes what is durable: replies to the dispatcher, far legs to peers. What does not fit stays for the next turn."""
+        moved = False
+        if self.released < self.durable:
+            batch = self.pending[self.released : self.durable]
+            batch["committed_ns"] = self.now_ns()
+            pushed = self.wiring.replies[self.node].push(batch)
+            self.released += pushed
+            if pushed:
+                self.wiring.dispatcher_bell.ring()
+                moved = True
+            if self.released == self.marks[REPLIES]:
+                self.released = 0
+                self.durable = 0
+                self.marks[REPLIES] = 0
+        for node, ring in self.peers:
+            sent = int(self.outbox_sent[node])
+            pushed = push_wrapped(ring.cursors, ring.slots, self.outbox[node], sent, int(self.outbox_durable[node]))
+            if pushed:
+                self.outbox_sent[node] = sent + pushed
+                self.wiring.node_bells[node].ring()
+                moved = True
+            self.outbox_forgotten[node] = forget(
+                self.outbox, node, int(self.outbox_forgotten[node]), int(self.outbox_sent[node]), self.board.acked,
+                self.shape.shards,
+            )  # fmt: skip
+        return moved
+
+    def owes(self) -> bool:
+        """Whether anything here still waits for room or for a peer."""
+        return bool(
+            self.marks[REPLIES]
+            or self.handed_on_count.any()
+            or (self.outbox_forgotten < self.outbox_head).any()
+            or any(len(ring) for ring in self.inbound)
+        )
+
+    def blocked(self) -> bool:
+        """Whether something durable waits for room in a ring, which no doorbell will announce."""
+        return bool(self.marks[REPLIES] or self.handed_on_count.any() or (self.outbox_sent < self.outbox_durable).any())
+
+    def serve(self) -> None:
+        """Turns until told to close, then closes the books."""
+        bell = self.wiring.node_bells[self.node]
+        self.row["state"] = NodeState.READY
+        while True:
+            began = time.monotonic_ns()
+            moved = self.turn()
+            self.row["busy_ns"] += time.monotonic_ns() - began
+            if moved:
+                continue
+            stop = self.board.stop[0]
+            if stop == Stop.CLOSE:
+                break
+            if stop == Stop.QUIESCE:
+                self.row["state"] = NodeState.READY if self.owes() else NodeState.QUIET
+            self.publish()
+            if self.blocked():
+                time.sleep(_BLOCKED_S)
+            else:
+                bell.wait(self._patience_s(int(stop)))
+        self.close()
+        self.row["state"] = NodeState.STOPPED
+
+    def close(self) -> None:
+        """Closes the journal and writes the closing sheet."""
+        self.publish()
+        self.journal.close()
+        self._close_books()
+
+    def _patience_s(self, stop: int) -> float:
+        """How long to sleep when there is nothing to do: shorter while a sync is due or peers are about to acknowledge."""
+        if stop == Stop.QUIESCE:
+            return _QUIESCE_S
+        return min(_IDLE_S, self.interval_ns / 1e9) if self.unsynced else _IDLE_S
+
+    def publish(self) -> None:
+        """Puts the slower counters on the board."""
+        self.row["refused"] = self.marks[REFUSED]
+        self.row["sequence_gaps"] = self.marks[GAPS]
+        self.row["outbox_max"] = max(
+            int(self.row["outbox_max"]), int((self.outbox_head - self.outbox_forgotten).max(initial=0))
+        )
+        self.row["cpu_ns"] = time.process_time_ns()
+
+    def _close_books(self) -> None:
+        """Writes the closing sheet: what this node's memory says, for the auditor to hold against the journal."""
+        shards = []
+        for shard in self.owned:
+            first = int(self.books.base[shard])
+            rows = self.books.accounts[first : first + self.shape.rows(int(shard))]
+            shards.append(
+                {
+                    "shard": int(shard),
+                    "lsn": int(self.books.lsn[shard]),
+                    "available_minor": int(rows[:, AVAILABLE].sum()),
+                    "reserved_minor": int(rows[:, RESERVED].sum()),
+                    "transit_out_minor": self.books.transit_out[shard].tolist(),
+                    "transit_in_minor": self.books.transit_in[shard].tolist(),
+                }
+            )
+        sheet: dict[str, Any] = {"node": self.node, "durability": self.durability.name.lower(), "shards": shards}
+        if self.durability == Durability.MEMORY:
+            sheet["sums"] = self.sums.tolist()
+        closing_path(self.folder, self.node).write_text(json.dumps(sheet), "utf-8")
+
+
+def closing_path(folder: Path, node: int) -> Path:
+    """Where a node writes its closing sheet."""
+    return folder / f"node-{node}.closing.json"
+
+
+def serve(node: int, shape: Shape, wiring: Wiring, board: Board, **options: Any) -> None:  # noqa: ANN401  passed to Node
+    """The body of a node process. A journal that cannot be written ends it: nothing unacknowledged is answered any more."""
+    row: Any = board.nodes[node]
+    row["pid"] = os.getpid()
+    try:
+        Node(node, shape, wiring, board, **options).serve()
+    except OSError as error:
+        row["errno"] = error.errno or 5
+        row["state"] = NodeState.FAILED
+        wiring.dispatcher_bell.ring()

@@ -1,0 +1,87 @@
+"""Compiles every kernel of a run before its processes are forked, by taking a tiny run through the real classes.
+
+Compiled code lands in Numba's cache, so this is slow once for each version of the source and takes a blink after that. Doing it
+before the fork means that no process compiles (or even loads) anything while the clock is running.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from simulator.arrivals.process import Poisson
+from simulator.arrivals.rate import Rate
+from simulator.audit.auditor import audit_run, history_path
+from simulator.backend.embedded import EmbeddedBackend
+from simulator.balancer.policy import Policy
+from simulator.dispatcher import Dispatcher
+from simulator.ledger import post
+from simulator.measure.recorder import Recorder, open_tallies
+from simulator.shard.layout import Board, Durability, Shape
+from simulator.shard.worker import Node, Wiring
+from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
+from simulator.workload.generator import Parties, Workload
+from simulator.workload.life_cycle import Mix
+from simulator.workload.source import Source
+from simulator.workload.ticket import Ticket
+
+_TRANSACTIONS = 256
+
+
+def is_cold() -> bool:
+    """Whether kernels must be compiled first: the largest one is not in the cache, or older than its source."""
+    source = Path(post.__file__)
+    cache = list((source.parent / "__pycache__").glob("post.apply-*.nbi"))
+    return not any(entry.stat().st_mtime >= source.stat().st_mtime for entry in cache)
+
+
+def warm(say: Callable[[str], None] | None) -> None:
+    """Compiles or loads every kernel; says so through `say` when it will take a while."""
+    if say is not None and is_cold():
+        say("compiling kernels into a cache (once; about a minute on one core) …")
+    with tempfile.TemporaryDirectory(prefix="sim-warm-") as name:
+        _tiny_run(Path(name))
+
+
+def _tiny_run(folder: Path) -> None:
+    """Two nodes in this process, a few hundred transactions, an audit."""
+    shape = Shape(nodes=2, shards=4, customers=64, merchants=8, opening_minor=1_000_000, remember=64)
+    (folder / "journal").mkdir()
+    board = Board(shape)
+    wiring = Wiring(2, 1_024)
+    modes = (Durability.OS, Durability.MEMORY)
+    nodes = [
+        Node(n, shape, wiring, board, folder=folder / "journal", durability=modes[n], interval_ns=0, run=1)
+        for n in range(2)
+    ]
+    recorder = Recorder(4, 2)
+    history = history_path(folder).open("wb")
+    with history:
+        dispatcher = Dispatcher(
+            EmbeddedBackend(shape, wiring), Policy.P2C, 1, open_tallies(4, 2, 4), recorder,
+            in_flight=1_024, patience_ns=10**10, write=cast("Callable[[memoryview], None]", history.write),
+        )  # fmt: skip
+        workload = Workload(
+            Parties(64, 8, 1.05), Ticket(10_000, 1.0),
+            Mix(payment=1.0, refund=1.0, authorize=1.0, after_ns=0, void_share=0.5), 1,
+        )  # fmt: skip
+        batch = np.zeros(_TRANSACTIONS, TRANSACTION)
+        made = Source(Poisson(Rate.constant(1_000.0, 1.0), 1), workload).fill(batch)
+        dispatcher.release(batch[:made], 10**9)
+        outcomes = np.zeros(_TRANSACTIONS, OUTCOME)
+        for _ in range(8):
+            for node in nodes:
+                node.turn()
+            while count := dispatcher.backend.poll(outcomes):
+                dispatcher.settle(outcomes[:count], 2 * 10**9)
+        dispatcher.give_up(10**9, Status.UNKNOWN, Reason.TIMEOUT)
+        dispatcher.flush()
+    recorder.finish()
+    for node in nodes:
+        node.close()
+    wiring.close()
+    audit_run(folder)
