@@ -8,19 +8,23 @@ in the outcome, so settling needs no search.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simulator.backend.backend import Backend
 from simulator.balancer.policy import Policy, pick
-from simulator.kernel import kernel
+from simulator.kernel import int64, kernel
 from simulator.ledger.digest import fingerprint
 from simulator.measure.recorder import HISTORY, LAG, RESPONSE, SERVICE, Dense, Recorder, Tallies, note, second_of
 from simulator.seeds import Stream, stream_key
 from simulator.transaction import OUTCOME, TRANSACTION, Kind, Reason, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from simulator.backend.backend import Backend
 
 STAGE = 8_192  # transactions released to one node at a time
 
@@ -43,7 +47,13 @@ class InFlight(NamedTuple):
 
 @kernel
 def write_history(
-    history: NDArray[np.void], history_count: NDArray[np.int64], m: np.void, lsn: int, shard: int, status: int, reason: int
+    history: NDArray[np.void],
+    history_count: NDArray[np.int64],
+    m: np.void,
+    lsn: int,
+    shard: int,
+    status: int,
+    reason: int,
 ) -> None:
     """Appends how a transaction ended."""
     row = history[history_count[0]]
@@ -76,14 +86,14 @@ def fire(
         slot_of_second = dense.slots[second]
         if slot_of_second < 0 or history_count[0] >= history.shape[0]:
             return i
-        shard = np.int64(m["payer"]) % shards
+        shard = int64(m["payer"]) % shards
         node = pick(policy, tallies.in_flight, key, flight.picks[0], owners[shard])
         if staged_count[node] >= staged.shape[1]:
             return i
         flight.picks[0] += 1
         tallies.offered[second] += 1
         tallies.offered_minor[second] += m["amount_minor"]
-        kind = np.int64(m["kind"])
+        kind = int64(m["kind"])
         tallies.by_kind[kind - 1, _PENDING] += 1
         late = now_ns - intended > patience_ns
         if late or flight.free_count[0] == 0:
@@ -139,13 +149,13 @@ def settle(
         slot_of_second = dense.slots[second_of(m["intended_ns"], seconds)]
         if slot_of_second < 0 or history_count[0] >= history.shape[0]:
             return i
-        status = np.int64(outcome["status"])
-        reason = np.int64(outcome["reason"])
-        kind = np.int64(m["kind"])
-        node = np.int64(m["node"])
+        status = int64(outcome["status"])
+        reason = int64(outcome["reason"])
+        kind = int64(m["kind"])
+        node = int64(m["node"])
         shards = tallies.shard_in_flight.shape[0]
-        shard = np.int64(m["payer"]) % shards
-        lsn = np.int64(outcome["lsn"])
+        shard = int64(m["payer"]) % shards
+        lsn = int64(outcome["lsn"])
         tallies.answered[now_second, status] += 1
         tallies.by_kind[kind - 1, status] += 1
         tallies.by_reason[status, reason] += 1
@@ -153,7 +163,7 @@ def settle(
             note(dense.response, tallies.totals, RESPONSE, slot_of_second, kind, node, now_ns - m["intended_ns"])
             note(dense.service, tallies.totals, SERVICE, slot_of_second, kind, node, now_ns - m["fired_ns"])
             tallies.shard_ok[now_second, shard] += 1
-            if kind != _AUTHORIZE and kind != _VOID:
+            if kind not in (_AUTHORIZE, _VOID):
                 tallies.settled_minor[now_second] += m["amount_minor"]
             if lsn <= flight.seen_lsn[slot]:
                 tallies.reordered[0] += 1

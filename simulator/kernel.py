@@ -13,7 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 from numba import njit
+
+# In a kernel this is an integer like any other; a type checker has to be told.
+int64: Any = np.int64
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

@@ -14,9 +14,11 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Callable
-from multiprocessing.context import ForkProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.context import ForkProcess
 
 _PR_SET_PDEATHSIG = 1
 _FORK = multiprocessing.get_context("fork")

@@ -8,17 +8,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, Pipe, wait
-from multiprocessing.context import ForkProcess
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from simulator import __version__, process
@@ -40,12 +36,20 @@ from simulator.report.summary import Observations, Results, exit_code, series_co
 from simulator.report.terminal import Phase, Snapshot, View, open_view, print_summary
 from simulator.report.thresholds import judge
 from simulator.scenario.loader import dump_scenario
-from simulator.scenario.model import Embedded, Scenario
 from simulator.shard.layout import Durability, Shape, shared_array
 from simulator.shard.pool import Pool
 from simulator.transaction import Status
 from simulator.warm import warm
 from simulator.workload.build import build_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.context import ForkProcess
+    from types import FrameType
+
+    from numpy.typing import NDArray
+
+    from simulator.scenario.model import Embedded, Scenario
 
 _START_NS = 50_000_000  # from "all ready" to the first possible arrival
 _LOOK_S = 0.25  # how often the control process looks at the run
@@ -61,7 +65,7 @@ class Interrupts:
         self._at_once = at_once
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
         return self
@@ -141,7 +145,9 @@ def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
         raise
     target = _target_per_second(scenario, run)
     write_text(folder / "scenario.yaml", dump_scenario(scenario))
-    write_json(folder / "environment.json", {**environment(folder), "started_at": started.isoformat(timespec="seconds")})
+    write_json(
+        folder / "environment.json", {**environment(folder), "started_at": started.isoformat(timespec="seconds")}
+    )
     reserve = _reserve(folder)
     with Interrupts(run.kill) as interrupts, open_view(console, quiet) as view:
         try:
@@ -162,7 +168,10 @@ def audit_run(run: Path) -> Exit:
         raise UsageError(f"{run} is not a run's folder: it has no summary.json")
     found = auditor.audit_run(run).to_dict()
     lines = [f"audit: {found['verdict']}"]
-    lines += [f"  {name}: {count}, for example {found['examples'].get(name, [])}" for name, count in found["anomalies"].items()]
+    lines += [
+        f"  {name}: {count}, for example {found['examples'].get(name, [])}"
+        for name, count in found["anomalies"].items()
+    ]
     lines += [f"  {reason}" for reason in found["reasons"]]
     lines.append("  checked " + ", ".join(f"{count:,} {what}" for what, count in found["checked"].items()))
     lines.append(f"  money created or lost: {found['conservation_minor']} (minor units)")
@@ -221,11 +230,10 @@ def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
         embedded.nodes, embedded.shards, load.accounts, load.merchants.count, load.balance, embedded.remember
     )  # fmt: skip
     durability = embedded.durability
-    named = isinstance(durability, str)
     return Pool(
         shape, folder / "journal",
-        durability=Durability[durability.upper()] if named else Durability.INTERVAL,
-        interval_ns=0 if named else durability.interval,
+        durability=Durability[durability.upper()] if isinstance(durability, str) else Durability.INTERVAL,
+        interval_ns=0 if isinstance(durability, str) else durability.interval,
         queue=embedded.queue, run=scenario.seed,
     )  # fmt: skip
 

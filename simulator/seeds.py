@@ -62,12 +62,18 @@ def stream_key(seed: int, stream: Stream) -> np.uint64:
 
 
 @inlined
-def bits(key: np.uint64, index: int | np.int64) -> np.uint64:
-    """64 random bits: value `index` (≥ 0) of the stream with this key."""
-    x = key + (np.uint64(index) + _ONE) * _GAMMA
+def mix(x: np.uint64) -> np.uint64:
+    """SplitMix64's finaliser: a bijection of 64 bits in which every input bit reaches every output bit."""
+    x = np.uint64(x)
     x = (x ^ (x >> _S30)) * _MIX_1
     x = (x ^ (x >> _S27)) * _MIX_2
     return x ^ (x >> _S31)
+
+
+@inlined
+def bits(key: np.uint64, index: int) -> np.uint64:
+    """64 random bits: value `index` (≥ 0) of the stream with this key."""
+    return mix(key + (np.uint64(index) + _ONE) * _GAMMA)
 
 
 @inlined

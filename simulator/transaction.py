@@ -39,8 +39,8 @@ OUTCOME = np.dtype(
     ]
 )
 
-assert TRANSACTION.itemsize == 64, TRANSACTION.itemsize  # noqa: S101  one cache line, at import: a wrong layout must not run
-assert OUTCOME.itemsize == 32, OUTCOME.itemsize  # noqa: S101  two to a cache line
+assert TRANSACTION.itemsize == 64, TRANSACTION.itemsize  # noqa: PLR2004, S101  one cache line, at import: a wrong layout must not run
+assert OUTCOME.itemsize == 32, OUTCOME.itemsize  # noqa: PLR2004, S101  two to a cache line
 
 
 class Kind(IntEnum):

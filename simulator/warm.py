@@ -7,9 +7,8 @@ before the fork means that no process compiles (or even loads) anything while th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -28,6 +27,9 @@ from simulator.workload.generator import Parties, Workload
 from simulator.workload.life_cycle import Mix
 from simulator.workload.source import Source
 from simulator.workload.ticket import Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TRANSACTIONS = 256
 

@@ -16,13 +16,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.kernel import kernel
 from simulator.ledger.books import AVAILABLE, RESERVED
@@ -32,6 +29,12 @@ from simulator.shard.journal import JournalError, JournalReader, journal_path
 from simulator.shard.layout import RECORD, Durability, Leg
 from simulator.shard.worker import closing_path
 from simulator.transaction import Kind, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 EXAMPLES = 20  # ids named for each anomaly
 _LISTED_BUCKETS = 256  # more than that, and the list is a sample: the counts say "at least"
@@ -126,7 +129,7 @@ _GAP, _REPEAT, _OVERDRAFT, _ASTRAY = 0, 1, 2, 3
 
 
 @kernel
-def replay(
+def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
     records: NDArray[np.void], accounts: NDArray[np.int64], lsn: NDArray[np.int64], transit_out: NDArray[np.int64],
     transit_in: NDArray[np.int64], finds: NDArray[np.int64], examples: NDArray[np.uint64],
 ) -> None:  # fmt: skip
@@ -351,7 +354,9 @@ class Auditor:
                 self.audit.find(name, *ids[ids > 0], count=int(ledger.finds[which]))
         if ledger.finds[_ASTRAY]:
             self.audit.find("invented", count=int(ledger.finds[_ASTRAY]))
-            self.audit.reasons.append(f"{int(ledger.finds[_ASTRAY])} records name an account that their shard does not have")
+            self.audit.reasons.append(
+                f"{int(ledger.finds[_ASTRAY])} records name an account that their shard does not have"
+            )
         level = ledger.transit_out == ledger.transit_in.T
         if quiet and not level.all():
             for near, far in np.argwhere(~level):
@@ -412,7 +417,9 @@ class Auditor:
             return
         if self.memory_only:
             self.audit.find("lost", count=len(differ))
-            self.audit.reasons.append("`durability: memory` writes no journal: the sums differ, but nothing can be named")
+            self.audit.reasons.append(
+                "`durability: memory` writes no journal: the sums differ, but nothing can be named"
+            )
             return
         if len(differ) > _LISTED_BUCKETS:
             self.audit.reasons.append(
@@ -420,7 +427,7 @@ class Auditor:
             )
         wanted = np.zeros(BUCKETS, np.bool_)
         wanted[differ[:_LISTED_BUCKETS]] = True
-        self._list(wanted, unknown, ledger, quiet=quiet)
+        self._list(wanted, unknown, quiet=quiet)
 
     def _select(self, chunks: Iterator[NDArray[np.void]], wanted: NDArray[np.bool_]) -> NDArray[np.void]:
         found = []
@@ -430,9 +437,7 @@ class Auditor:
             found.append(chunk[mask])
         return np.concatenate(found) if found else np.zeros(0, RECORD)
 
-    def _list(
-        self, wanted: NDArray[np.bool_], unknown: NDArray[np.uint64], ledger: _Ledger, *, quiet: bool
-    ) -> None:
+    def _list(self, wanted: NDArray[np.bool_], unknown: NDArray[np.uint64], *, quiet: bool) -> None:
         """Names what is wrong with each transaction of the buckets that differ."""
         rows = self._select(read_history(history_path(self.run), self.spilled), wanted)
         nodes = len(list(self.journals.glob("node-*.journal")))
@@ -441,9 +446,7 @@ class Auditor:
         prints = np.zeros(len(records), np.uint64)
         fingerprints(records, prints)
         applied: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for key, leg, print_ in zip(
-            records["id"].tolist(), records["leg"].tolist(), prints.tolist(), strict=True
-        ):
+        for key, leg, print_ in zip(records["id"].tolist(), records["leg"].tolist(), prints.tolist(), strict=True):
             applied[key].append((leg, print_))
         told: dict[int, list[Any]] = defaultdict(list)
         for row in rows:
@@ -498,7 +501,7 @@ class Auditor:
             )
 
 
-def _wrong(rows: list[Any], legs: list[tuple[int, int]]) -> str:
+def _wrong(rows: list[Any], legs: list[tuple[int, int]]) -> str:  # noqa: PLR0911  a table
     """What is wrong with one transaction; "" if nothing, "half" for a debit without its credit, "absent" for none at all."""
     if not rows:
         return "invented"

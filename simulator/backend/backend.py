@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.transaction import OUTCOME, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Backend(Protocol):
@@ -88,5 +90,3 @@ class NoopBackend:
         """Sleeps, unless there are answers already."""
         if not self._count and timeout_s > 0:
             time.sleep(timeout_s)
-
-

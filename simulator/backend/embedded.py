@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from simulator.shard.layout import Shape
-from simulator.shard.worker import Wiring
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from simulator.shard.layout import Shape
+    from simulator.shard.worker import Wiring
 
 
 class EmbeddedBackend:

@@ -6,12 +6,15 @@ The load metric is a transaction's: requests in flight at a node as the dispatch
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simulator.kernel import inlined
+from simulator.kernel import inlined, int64
 from simulator.seeds import bits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Policy(IntEnum):
@@ -29,7 +32,7 @@ _ROUND_ROBIN, _RANDOM, _P2C = int(Policy.ROUND_ROBIN), int(Policy.RANDOM), int(P
 @inlined
 def _below(word: np.uint64, n: int) -> int:
     """An index in [0, n) from the high half of a random word: word·n / 2³², biased by less than n / 2³²."""
-    return np.int64(((word >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+    return int64(((word >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
 
 
 @inlined
@@ -51,7 +54,7 @@ def pick(policy: int, in_flight: NDArray[np.int64], key: np.uint64, index: int, 
     """
     nodes = in_flight.shape[0]
     if policy == _ROUND_ROBIN:
-        return index % nodes
+        return int64(index % nodes)
     if policy == _RANDOM:
         return _below(bits(key, index), nodes)
     if policy == _P2C:

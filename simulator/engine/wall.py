@@ -14,17 +14,21 @@ import os
 import time
 from collections import deque
 from enum import IntEnum
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simulator.clock import Clock
-from simulator.dispatcher import Dispatcher
-from simulator.measure.recorder import Measured, Recorder, Tallies
 from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from simulator.clock import Clock
+    from simulator.dispatcher import Dispatcher
+    from simulator.measure.recorder import Measured, Recorder, Tallies
 
 TICK_S = 0.000_5
 _BLOCK = 4_096  # transactions made at a time: below half a millisecond of work
@@ -185,7 +189,7 @@ class WallEngine:
         histogram = self._recorder.response_of_second(self._second)
         if histogram.total:
             for i, percent in enumerate((50.0, 99.0, 99.9)):
-                self._tallies.last_second_ns[i] = histogram.percentile_ns(percent)
+                self._tallies.last_second_ns[i] = histogram.percentile_ns(percent) or 0
             self._tallies.last_second_ns[3] = self._second + 1
         self._second = second
         self._dispatcher.flush()

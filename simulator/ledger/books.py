@@ -8,12 +8,14 @@ id only for the owned ones.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simulator.shard.layout import Shape
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from simulator.shard.layout import Shape
 
 AVAILABLE = 0
 RESERVED = 1
@@ -54,7 +56,7 @@ ENTRY = np.dtype(
         ("state", "u1"),
     ]
 )
-assert ENTRY.itemsize == 48, ENTRY.itemsize  # noqa: S101  the memory estimate of `sim check` counts on it
+assert ENTRY.itemsize == 48, ENTRY.itemsize  # noqa: PLR2004, S101  the memory estimate of `sim check` counts on it
 
 
 class Books(NamedTuple):
@@ -65,7 +67,7 @@ class Books(NamedTuple):
     accounts_count: int
     accounts: NDArray[np.int64]  # (owned accounts, 2): available, reserved
     base: NDArray[np.int64]  # (s,) row of the shard's first account; -1: not owned
-    place: NDArray[np.int64]  # (s,) the shard's place in entries, index and count; -1: not owned
+    place: NDArray[np.int64]  # (s,) the shard's place in entries, slots and used; -1: not owned
     owner: NDArray[np.int64]  # (s,) the node that owns the shard
     lsn: NDArray[np.int64]  # (s,) last position written
     holds: NDArray[np.int64]  # (s,) open holds
@@ -74,8 +76,8 @@ class Books(NamedTuple):
     sequence_out: NDArray[np.int64]  # (s, peer) last message number sent
     sequence_in: NDArray[np.int64]  # (s, peer) last message number applied
     entries: NDArray[np.void]  # (place, generation, position)
-    index: NDArray[np.uint32]  # (place, generation, hash slot): position + 1; 0: empty
-    count: NDArray[np.int64]  # (place, generation) entries in use
+    slots: NDArray[np.uint32]  # (place, generation, hash slot): position + 1; 0: empty
+    used: NDArray[np.int64]  # (place, generation) entries in use
     current: NDArray[np.int64]  # (place,) the generation that takes new entries
 
 
@@ -111,7 +113,7 @@ def open_books(shape: Shape, node: int) -> Books:
         sequence_out=np.zeros((s, s), np.int64),
         sequence_in=np.zeros((s, s), np.int64),
         entries=np.zeros((len(owned), 2, shape.remember), ENTRY),
-        index=np.zeros((len(owned), 2, 2 * shape.remember), np.uint32),
-        count=np.zeros((len(owned), 2), np.int64),
+        slots=np.zeros((len(owned), 2, 2 * shape.remember), np.uint32),
+        used=np.zeros((len(owned), 2), np.int64),
         current=np.zeros(len(owned), np.int64),
     )

@@ -7,13 +7,17 @@ of that bucket only. Two different multisets of legs agree by chance with probab
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.kernel import inlined, kernel
-from simulator.ledger.window import mix
+from simulator.seeds import mix
 from simulator.shard.layout import Leg
 from simulator.transaction import Kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BUCKETS = 4096
 

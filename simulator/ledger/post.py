@@ -9,14 +9,18 @@ Invariants, checked by the tests in `tests/test_ledger.py` against a plain-Pytho
 
 from __future__ import annotations
 
-import numpy as np
-from simulator.kernel import inlined, kernel
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from simulator.kernel import inlined, int64, kernel
 from simulator.ledger.books import AVAILABLE, LSN_MAX, RESERVED, Books, State
 from simulator.ledger.window import find, holds_max, remember
 from simulator.shard.layout import Leg, Message
 from simulator.transaction import Kind, Reason, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Where each count stands in the `marks` array.
 JOURNAL = 0  # records in the open frame
@@ -93,7 +97,9 @@ def fill_entry(
 
 
 @inlined
-def related_entry(books: Books, place: int, m: np.void) -> tuple[int, int]:
+def related_entry(  # noqa: PLR0911  one line for each refusal
+    books: Books, place: int, m: np.void
+) -> tuple[int, int]:
     """(where, reason): the hold that a post or void names, or the payment that a refund names, and why not if not.
 
     A hold must have the same parties, a payment the swapped ones.
@@ -151,7 +157,7 @@ def reject(
 
 
 @inlined
-def request(
+def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but straight
     books: Books,
     journal: NDArray[np.void],
     replies: NDArray[np.void],
@@ -203,7 +209,13 @@ def request(
     if amount <= 0:
         reject(books, journal, replies, marks, shard, _AMOUNT, m)
         return
-    if kind < _PAYMENT or kind > _VOID or payer >= books.accounts_count or payee >= books.accounts_count or payer == payee:
+    if (
+        kind < _PAYMENT
+        or kind > _VOID
+        or payer >= books.accounts_count
+        or payee >= books.accounts_count
+        or payer == payee
+    ):
         reject(books, journal, replies, marks, shard, _ACCOUNT, m)
         return
     row = books.base[shard] + payer // books.shards
@@ -269,7 +281,7 @@ def credit(books: Books, journal: NDArray[np.void], marks: NDArray[np.int64], m:
     origin = m["payer"] % np.uint32(books.shards)
     shard = m["payee"] % np.uint32(books.shards)
     expected = books.sequence_in[shard, origin] + 1
-    sequence = np.int64(m["sequence"])
+    sequence = int64(m["sequence"])
     if sequence == expected:
         credit_here(books, journal, marks, origin, shard, m)
     elif sequence > expected:
@@ -338,7 +350,7 @@ def forget(
     mask = outbox.shape[1] - 1
     while forgotten < sent:
         m = outbox[node, forgotten & mask]
-        if acked[m["payee"] % np.uint32(shards), m["payer"] % np.uint32(shards)] < np.int64(m["sequence"]):
+        if acked[m["payee"] % np.uint32(shards), m["payer"] % np.uint32(shards)] < int64(m["sequence"]):
             break
         forgotten += 1
     return forgotten

@@ -9,11 +9,14 @@ make them impossible on the wall clock).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.kernel import inlined, kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LOWEST_NS = 1
 HIGHEST_NS = 3_600_000_000_000
@@ -75,7 +78,8 @@ def highest_equivalent_ns(index: NDArray[np.int64]) -> NDArray[np.int64]:
     """The largest value that belongs to each index: what a percentile reports."""
     bucket = np.maximum((index >> (_SUB_BITS - 1)) - 1, 0)
     sub = index - (bucket << (_SUB_BITS - 1))
-    return ((sub + 1) << bucket) - 1
+    highest: NDArray[np.int64] = ((sub + 1) << bucket) - 1
+    return highest
 
 
 _VALUES = highest_equivalent_ns(np.arange(COUNTS, dtype=np.int64))

@@ -8,15 +8,17 @@ bucketing throughput by intended time would inflate it under saturation.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.kernel import inlined
 from simulator.measure.histogram import COUNTS, Histogram, SecondHistograms, SparseHistograms, index_of
 from simulator.shard.layout import shared_array
 from simulator.transaction import Kind, Reason, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 KINDS = len(Kind)
 STATUSES = len(Status)
@@ -33,7 +35,7 @@ HISTORY = np.dtype(
         ("kind_reason", "u1"),  # kind in the low three bits, reason above
     ]
 )
-assert HISTORY.itemsize == 24, HISTORY.itemsize  # noqa: S101  an on-disk format
+assert HISTORY.itemsize == 24, HISTORY.itemsize  # noqa: PLR2004, S101  an on-disk format
 
 
 class Tallies(NamedTuple):
@@ -58,7 +60,9 @@ class Tallies(NamedTuple):
     reordered: NDArray[np.int64]  # (1,) answers at or before a log position acknowledged when they were asked
     settled_ns: NDArray[np.int64]  # (1,) when the last answer came
     cpu_ns: NDArray[np.int64]  # (T,) CPU time that the dispatching process used in each second
-    last_second_ns: NDArray[np.int64]  # (4,) p50, p99, p99.9 of `response_time` of a second, and one more than its number
+    last_second_ns: NDArray[
+        np.int64
+    ]  # (4,) p50, p99, p99.9 of `response_time` of a second, and one more than its number
 
 
 def open_tallies(seconds: int, nodes: int, shards: int) -> Tallies:

@@ -7,12 +7,15 @@ sent late, and a dispatching process that was busy all the time. Each has one st
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.measure.histogram import Histogram
-from simulator.measure.recorder import Tallies
 from simulator.transaction import Status
+
+if TYPE_CHECKING:
+    from simulator.measure.histogram import Histogram
+    from simulator.measure.recorder import Tallies
 
 LAG_P99_NS_MAX = 10_000_000  # a fifth of the 50 ms that a payment's p99 is usually held to
 BUSY_SHARE = 0.95  # of one core, in a second

@@ -7,16 +7,19 @@ import io
 import json
 import os
 import platform
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from simulator.measure.histogram import COUNTS, DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
-from simulator.measure.recorder import Measured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from simulator.measure.recorder import Measured
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "pydantic", "xxhash", "hdrhistogram")
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simulator.balancer.behaviour import spread
 from simulator.errors import Exit
 from simulator.measure.histogram import Histogram
-from simulator.measure.recorder import Measured, Tallies
-from simulator.measure.validity import Validity
 from simulator.report.thresholds import Judgement, judge
-from simulator.scenario.threshold import Threshold
 from simulator.transaction import Kind, Reason, Status
+
+if TYPE_CHECKING:
+    from simulator.measure.recorder import Measured, Tallies
+    from simulator.measure.validity import Validity
+    from simulator.scenario.threshold import Threshold
 
 PERCENTILES = (("p50", 50.0), ("p90", 90.0), ("p95", 95.0), ("p99", 99.0), ("p99.9", 99.9))
 _COUNTED = (Status.OK, Status.REJECTED, Status.FAILED, Status.UNKNOWN, Status.DROPPED)
@@ -77,10 +79,13 @@ class Observations:
         self._anomalies = anomalies
         self._counts = counts_of(tallies.by_kind.sum(axis=0))
         self._times = {
-            name: Histogram(tallies.totals[i]) for i, name in enumerate(("response_time", "service_time", "schedule_lag"))
+            name: Histogram(tallies.totals[i])
+            for i, name in enumerate(("response_time", "service_time", "schedule_lag"))
         }
 
-    def __call__(self, metric: str, aggregate: str, argument: float | None) -> float | None:
+    def __call__(  # noqa: PLR0911  a table of metrics
+        self, metric: str, aggregate: str, argument: float | None
+    ) -> float | None:
         """The observed value; None if there is none yet."""
         if metric in self._times:
             histogram = self._times[metric]

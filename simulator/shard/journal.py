@@ -8,16 +8,19 @@ a crash) if nothing valid follows, and damage if something does.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from simulator.errors import SimError
 from simulator.shard.layout import FILE_HEADER, FILE_MAGIC, FRAME, FRAME_MAGIC, RECORD, Durability, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 VERSION = 1
 _CHECKSUM_BYTES = 8
@@ -47,8 +50,10 @@ def _is_sealed(header: NDArray[np.void], body: memoryview | bytes = b"") -> bool
 
 
 class Journal:
-    """Appends frames to a node's journal. An error while writing or syncing is final: the caller stops and never retries,
-    because after a failed sync the kernel may have dropped the very pages that were not written (see `docs/design.md`).
+    """Appends frames to a node's journal.
+
+    An error while writing or syncing is final: the caller stops and never retries, because after a failed sync the kernel
+    may have dropped the very pages that were not written (see `docs/design.md`).
     """
 
     def __init__(self, folder: Path, node: int, shape: Shape, durability: Durability, run: int) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import mmap
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.errors import BackendError
 from simulator.measure.histogram import COUNTS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NODES_MAX = 16
 SHARDS_MAX = 256  # a journal record names its shard in one byte
@@ -86,9 +89,9 @@ FILE_HEADER = np.dtype(
 )
 FILE_MAGIC = 0x4C4E524A_4D4953_01  # "SIM JRNL", version in the low byte
 
-assert RECORD.itemsize == 40, RECORD.itemsize  # noqa: S101  the on-disk format; a wrong layout must not run
-assert FRAME.itemsize == 32, FRAME.itemsize  # noqa: S101  as RECORD
-assert FILE_HEADER.itemsize == 64, FILE_HEADER.itemsize  # noqa: S101  as RECORD
+assert RECORD.itemsize == 40, RECORD.itemsize  # noqa: PLR2004, S101  the on-disk format; a wrong layout must not run
+assert FRAME.itemsize == 32, FRAME.itemsize  # noqa: PLR2004, S101  as RECORD
+assert FILE_HEADER.itemsize == 64, FILE_HEADER.itemsize  # noqa: PLR2004, S101  as RECORD
 
 
 class Durability(IntEnum):
@@ -160,7 +163,7 @@ class Shape:
         return np.arange(self.shards, dtype=np.int64) % self.nodes
 
 
-def shared_array(count: int, dtype: np.dtype[np.void] | type[np.int64] | type[np.uint32]) -> NDArray[np.void]:
+def shared_array(count: int, dtype: type[np.int64 | np.uint32] | np.dtype[np.void]) -> NDArray[Any]:
     """A zeroed array in anonymous shared memory, seen by every process forked after this call.
 
     Pages cost memory only once touched. Raises BackendError when the kernel refuses the mapping.

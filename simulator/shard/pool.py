@@ -6,14 +6,16 @@ import os
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkProcess
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simulator import process
 from simulator.errors import BackendError
 from simulator.shard.layout import Board, Durability, NodeState, Shape, Stop
 from simulator.shard.worker import Wiring, serve
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkProcess
+    from pathlib import Path
 
 _START_S = 60.0  # opening balances of 10 million accounts take half a second; a minute means something is wrong
 _LOOK_S = 0.002

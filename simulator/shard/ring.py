@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import os
 import select
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core.cgutils import get_item_pointer
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from simulator.kernel import kernel
 from simulator.shard.layout import shared_array
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LINE_WORDS = 16  # 128 bytes: two lines, because adjacent-line prefetch pulls pairs
 _HEAD = 0
@@ -36,11 +38,14 @@ _CURSOR_WORDS = 2 * _LINE_WORDS
 
 def _word_address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:  # noqa: ANN401  llvmlite is untyped
     view = context.make_array(array_type)(context, builder, array)
-    return cgutils.get_item_pointer(context, builder, array_type, view, [index], wraparound=False)
+    return item_pointer(context, builder, array_type, view, [index], wraparound=False)
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
-def load_acquire(typing: Any, array: Any, index: Any) -> Any:  # noqa: ANN401, ARG001  numba's intrinsic signature
+item_pointer: Any = get_item_pointer  # untyped
+
+
+@intrinsic
+def _load_acquire(typing: Any, array: Any, index: Any) -> Any:  # noqa: ANN401, ARG001  numba's intrinsic signature
     """`array[index]` (int64), ordered before every later load: pairs with `store_release`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
@@ -50,8 +55,8 @@ def load_acquire(typing: Any, array: Any, index: Any) -> Any:  # noqa: ANN401, A
     return types.int64(array, types.intp), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
-def store_release(typing: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ANN401, ARG001  numba's intrinsic signature
+@intrinsic
+def _store_release(typing: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ANN401, ARG001  numba's intrinsic signature
     """`array[index] = value` (int64), ordered after every earlier load and store."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
@@ -62,16 +67,23 @@ def store_release(typing: Any, array: Any, index: Any, value: Any) -> Any:  # no
     return types.void(array, types.intp, types.int64), codegen
 
 
+# Numba calls an intrinsic without its first parameter; a type checker cannot know that.
+load_acquire: Any = _load_acquire
+store_release: Any = _store_release
+
+
 @kernel
 def free(cursors: NDArray[np.int64], capacity: int) -> int:
     """How many more records the producer may push now; only grows until it does."""
-    return capacity - (cursors[_HEAD] - load_acquire(cursors, _TAIL))
+    used: int = cursors[_HEAD] - load_acquire(cursors, _TAIL)
+    return capacity - used
 
 
 @kernel
 def waiting(cursors: NDArray[np.int64]) -> int:
     """How many records the consumer may read now; only grows until it does."""
-    return load_acquire(cursors, _HEAD) - cursors[_TAIL]
+    unread: int = load_acquire(cursors, _HEAD) - cursors[_TAIL]
+    return unread
 
 
 @kernel

@@ -13,8 +13,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +25,9 @@ from simulator.shard.journal import Journal
 from simulator.shard.layout import RECORD, Board, Durability, NodeState, Shape, Stop
 from simulator.shard.ring import Doorbell, Ring, push_wrapped, release, waiting
 from simulator.transaction import OUTCOME, TRANSACTION
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TURN_MAX = 16_384  # requests a turn takes from one ring, so that no producer starves another
 _OUTBOX = 1 << 17  # far legs that a peer has not acknowledged, a peer
