@@ -71,7 +71,7 @@ def mix(x: np.uint64) -> np.uint64:
 
 
 @inlined
-def bits(key: np.uint64, index: int) -> np.uint64:
+def bits(key: np.uint64, index: int | np.int64) -> np.uint64:
     """64 random bits: value `index` (≥ 0) of the stream with this key."""
     return mix(key + (np.uint64(index) + _ONE) * _GAMMA)
 
