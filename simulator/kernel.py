@@ -14,7 +14,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core.cgutils import get_item_pointer, unpack_tuple
+from numba.extending import intrinsic
 
 # In a kernel this is an integer like any other; a type checker has to be told.
 int64: Any = np.int64
@@ -34,3 +37,29 @@ def inlined(function: _Function) -> _Function:
     """As `kernel`, and pasted into each kernel that calls it: for the small parts of a hot loop."""
     compiled: _Function = njit(**_OPTIONS, inline="always")(function)
     return compiled
+
+
+item_pointer: Any = get_item_pointer  # these two are untyped in Numba
+_unpack: Any = unpack_tuple
+
+
+@intrinsic
+def _prefetch(typing: Any, array: Any, index: Any) -> Any:  # noqa: ANN401, ARG001  numba's intrinsic signature
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        array_type, index_type = signature.args
+        view = context.make_array(array_type)(context, builder, args[0])
+        inner = list(_unpack(builder, args[1], index_type.count))
+        address = builder.bitcast(item_pointer(context, builder, array_type, view, inner), ir.IntType(8).as_pointer())
+        flag = ir.IntType(32)
+        declared = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
+        function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
+            builder.module, declared, "llvm.prefetch.p0"
+        )
+        builder.call(function, [address, flag(1), flag(3), flag(1)])  # for a write, keep in all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, index), codegen
+
+
+# prefetch(array, (i, j)): asks for the cache line of an element that will be needed soon; never faults, changes nothing.
+prefetch: Any = _prefetch

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.kernel import inlined, int64, kernel
+from simulator.kernel import inlined, int64, kernel, prefetch
 from simulator.ledger.books import AVAILABLE, LSN_MAX, RESERVED, Books, State
 from simulator.ledger.window import find, holds_max, remember
+from simulator.seeds import mix
 from simulator.shard.layout import Leg, Message
 from simulator.transaction import Kind, Reason, Status
 
@@ -28,6 +29,8 @@ REPLIES = 1  # replies that wait for it
 GAPS = 2  # credits that came out of order; 0 unless a peer is broken
 REFUSED = 3  # requests refused for a full queue
 MARKS = 4
+
+_AHEAD = 12  # messages between asking for a cache line and using it: about a memory latency
 
 _PAYMENT, _REFUND, _AUTHORIZE, _POST, _VOID = (int(k) for k in Kind)
 _OK, _REJECTED = int(Status.OK), int(Status.REJECTED)
@@ -81,9 +84,8 @@ def fill_entry(
     books: Books, place: int, lsn: int, status: int, reason: int, state: int, remaining: int, m: np.void
 ) -> None:
     """Remembers a transaction under its id."""
-    where = remember(books, place, m["id"])
-    size = books.entries.shape[2]
-    entry = books.entries[place, where // size, where % size]
+    generation, position = remember(books, place, m["id"])
+    entry = books.entries[place, generation, position]
     entry["amount_minor"] = m["amount_minor"]
     entry["remaining_minor"] = remaining
     entry["related"] = m["related"]
@@ -99,31 +101,30 @@ def fill_entry(
 @inlined
 def related_entry(  # noqa: PLR0911  one line for each refusal
     books: Books, place: int, m: np.void
-) -> tuple[int, int]:
-    """(where, reason): the hold that a post or void names, or the payment that a refund names, and why not if not.
+) -> tuple[int, int, int]:
+    """(generation, position, reason): the hold that a post or void names, or the payment that a refund names, and why not if not.
 
     A hold must have the same parties, a payment the swapped ones.
     """
-    where = find(books, place, m["related"])
-    if where < 0:
-        return -1, _NOT_FOUND
-    size = books.entries.shape[2]
-    entry = books.entries[place, where // size, where % size]
+    generation, position = find(books, place, m["related"])
+    if generation < 0:
+        return -1, 0, _NOT_FOUND
+    entry = books.entries[place, generation, position]
     if m["kind"] == _REFUND:
         if entry["state"] != _REFUNDABLE:
-            return -1, _NOT_FOUND
+            return -1, 0, _NOT_FOUND
         if entry["payer"] != m["payee"] or entry["payee"] != m["payer"]:
-            return -1, _ACCOUNT
+            return -1, 0, _ACCOUNT
     else:
         if entry["kind"] != _AUTHORIZE or entry["status"] != _OK:
-            return -1, _NOT_FOUND
+            return -1, 0, _NOT_FOUND
         if entry["state"] != _HELD:
-            return -1, _STATE
+            return -1, 0, _STATE
         if entry["payer"] != m["payer"] or entry["payee"] != m["payee"]:
-            return -1, _ACCOUNT
+            return -1, 0, _ACCOUNT
     if m["amount_minor"] > entry["remaining_minor"]:
-        return -1, _EXCEEDS
-    return where, _NONE
+        return -1, 0, _EXCEEDS
+    return generation, position, _NONE
 
 
 @inlined
@@ -132,12 +133,31 @@ def credit_here(
 ) -> None:
     """Books the far leg at the payee's shard: Dr transit(origin → here), Cr payee. It cannot be refused."""
     amount = m["amount_minor"]
+    shards = np.uint32(books.shards)
     books.sequence_in[shard, origin] += 1
     books.transit_in[shard, origin] += amount
-    books.accounts[books.base[shard] + m["payee"] // books.shards, AVAILABLE] += amount
+    books.accounts[books.base[shard] + m["payee"] // shards, AVAILABLE] += amount
     lsn = write(books, journal, marks, shard, _LEG_CREDIT, _NONE, m)
     state = _PLAIN if m["kind"] == _REFUND else _REFUNDABLE
     fill_entry(books, books.place[shard], lsn, _OK, _NONE, state, amount, m)
+
+
+@inlined
+def send_credit(
+    books: Books, outbox: NDArray[np.void], outbox_head: NDArray[np.int64], shard: int, far: int, m: np.void
+) -> None:
+    """Puts the far leg of `m`, the last one from `shard` to `far`, into the outbox to the far shard's node."""
+    peer = books.owner[far]
+    message = outbox[peer, outbox_head[peer] & (outbox.shape[1] - 1)]
+    message["id"] = m["id"]
+    message["amount_minor"] = m["amount_minor"]
+    message["related"] = m["related"]
+    message["payer"] = m["payer"]
+    message["payee"] = m["payee"]
+    message["kind"] = m["kind"]
+    message["message"] = _CREDIT
+    message["sequence"] = books.sequence_out[shard, far]
+    outbox_head[peer] += 1
 
 
 @inlined
@@ -169,16 +189,16 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
     m: np.void,
 ) -> None:
     """Decides and books one request at its home, `shard`, the payer's."""
+    shards = np.uint32(books.shards)
     place = books.place[shard]
-    size = books.entries.shape[2]
     kind = m["kind"]
     amount = m["amount_minor"]
     payer = m["payer"]
     payee = m["payee"]
 
-    known = find(books, place, m["id"])
-    if known >= 0:
-        entry = books.entries[place, known // size, known % size]
+    generation, position = find(books, place, m["id"])
+    if generation >= 0:
+        entry = books.entries[place, generation, position]
         same = (
             entry["amount_minor"] == amount
             and entry["payer"] == payer
@@ -193,7 +213,7 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
         return
 
     # Refusals that are not remembered: the platform has no room now, and a later attempt may find it.
-    far = payee % np.uint32(books.shards)
+    far = payee % shards
     moves = kind == _PAYMENT or kind == _REFUND or kind == _POST
     remote = moves and payee < books.accounts_count and far != shard and books.place[far] < 0
     peer = books.owner[far]
@@ -218,19 +238,18 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
     ):
         reject(books, journal, replies, marks, shard, _ACCOUNT, m)
         return
-    row = books.base[shard] + payer // books.shards
-    where = -1
+    row = books.base[shard] + payer // shards
     if kind == _REFUND or kind == _POST or kind == _VOID:
-        where, reason = related_entry(books, place, m)
-        if where < 0:
+        generation, position, reason = related_entry(books, place, m)
+        if generation < 0:
             reject(books, journal, replies, marks, shard, reason, m)
             return
     if kind != _POST and kind != _VOID and books.accounts[row, AVAILABLE] < amount:
         reject(books, journal, replies, marks, shard, _FUNDS, m)
         return
 
-    if where >= 0:
-        entry = books.entries[place, where // size, where % size]
+    if generation >= 0:
+        entry = books.entries[place, generation, position]
         entry["remaining_minor"] -= amount
         if kind != _REFUND and entry["remaining_minor"] == 0:
             entry["state"] = _CLOSED
@@ -250,7 +269,7 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
     else:
         books.accounts[row, RESERVED if kind == _POST else AVAILABLE] -= amount
         if far == shard:
-            books.accounts[books.base[shard] + payee // books.shards, AVAILABLE] += amount
+            books.accounts[books.base[shard] + payee // shards, AVAILABLE] += amount
             lsn = write(books, journal, marks, shard, _LEG_TRANSFER, _NONE, m)
             fill_entry(books, place, lsn, _OK, _NONE, _PLAIN if kind == _REFUND else _REFUNDABLE, amount, m)
         else:
@@ -259,16 +278,7 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
             lsn = write(books, journal, marks, shard, _LEG_DEBIT, _NONE, m)
             fill_entry(books, place, lsn, _OK, _NONE, _PLAIN, 0, m)
             if remote:
-                message = outbox[peer, outbox_head[peer] & (outbox.shape[1] - 1)]
-                message["id"] = m["id"]
-                message["amount_minor"] = amount
-                message["related"] = m["related"]
-                message["payer"] = payer
-                message["payee"] = payee
-                message["kind"] = kind
-                message["message"] = _CREDIT
-                message["sequence"] = books.sequence_out[shard, far]
-                outbox_head[peer] += 1
+                send_credit(books, outbox, outbox_head, shard, far, m)
             else:
                 # Both shards are ours: the two legs share the frame, so they become durable together or not at all.
                 credit_here(books, journal, marks, shard, far, m)
@@ -286,6 +296,22 @@ def credit(books: Books, journal: NDArray[np.void], marks: NDArray[np.int64], m:
         credit_here(books, journal, marks, origin, shard, m)
     elif sequence > expected:
         marks[GAPS] += 1
+
+
+@inlined
+def look_ahead(books: Books, m: np.void) -> None:
+    """Asks for the cache lines that booking `m` will need: with millions of accounts each would be a wait for memory."""
+    shards = np.uint32(books.shards)
+    near = m["payer"] % shards
+    far = m["payee"] % shards
+    place = books.place[near]
+    if place >= 0:
+        prefetch(books.accounts, (books.base[near] + int64(m["payer"] // shards), 0))
+        slot = int64(mix(m["id"]) & np.uint64(books.slots.shape[2] - 1))
+        prefetch(books.slots, (place, 0, slot))
+        prefetch(books.slots, (place, 1, slot))
+    if books.place[far] >= 0:
+        prefetch(books.accounts, (books.base[far] + int64(m["payee"] // shards), 0))
 
 
 @kernel
@@ -310,6 +336,8 @@ def apply(
     """
     mask = slots.shape[0] - 1
     for i in range(count):
+        if i + _AHEAD < count:
+            look_ahead(books, slots[(start + i + _AHEAD) & mask])
         if marks[JOURNAL] + 2 > journal.shape[0] or marks[REPLIES] >= replies.shape[0]:
             return i
         m = slots[(start + i) & mask]

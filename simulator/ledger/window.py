@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.kernel import inlined, kernel
+from simulator.kernel import inlined, int64, kernel
 from simulator.ledger.books import Books, State
 from simulator.seeds import mix
 
@@ -19,9 +19,8 @@ _HELD = int(State.HELD)
 
 
 @inlined
-def find(books: Books, place: int, key: np.uint64) -> int:
-    """Generation × remember + position of the entry with this id, or -1. The current generation is looked at first."""
-    remember = books.entries.shape[2]
+def find(books: Books, place: int, key: np.uint64) -> tuple[int, int]:
+    """(generation, position) of the entry with this id, or (-1, 0). The current generation is looked at first."""
     mask = np.uint64(books.slots.shape[2] - 1)
     start = mix(key) & mask
     for turn in range(2):
@@ -32,9 +31,9 @@ def find(books: Books, place: int, key: np.uint64) -> int:
             if position == 0:
                 break
             if books.entries[place, generation, position - 1]["id"] == key:
-                return generation * remember + position - 1
+                return generation, int64(position) - 1
             slot = (slot + np.uint64(1)) & mask
-    return -1
+    return -1, 0
 
 
 @inlined
@@ -64,8 +63,8 @@ def _turn_over(books: Books, place: int) -> None:
 
 
 @inlined
-def remember(books: Books, place: int, key: np.uint64) -> int:
-    """Makes room for a new id (not yet known) and returns generation × remember + position; the caller fills the entry."""
+def remember(books: Books, place: int, key: np.uint64) -> tuple[int, int]:
+    """Makes room for a new id (not yet known) and returns its (generation, position); the caller fills the entry."""
     size = books.entries.shape[2]
     if books.used[place, books.current[place]] == size:
         _turn_over(books, place)
@@ -74,7 +73,7 @@ def remember(books: Books, place: int, key: np.uint64) -> int:
     books.used[place, generation] = position + 1
     books.entries[place, generation, position]["id"] = key
     _enter(books, place, generation, position, key)
-    return generation * size + position
+    return generation, position
 
 
 @kernel

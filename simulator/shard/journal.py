@@ -8,6 +8,7 @@ a crash) if nothing valid follows, and damage if something does.
 from __future__ import annotations
 
 import os
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _CHECKSUM_BYTES = 8
-_FRAME_RECORDS_MAX = 1 << 24  # a header that claims more is not a header
+_HEADER = struct.Struct("<QIIQq")  # FRAME's fields, for reading one at a time
+_STRETCH = 8 << 20  # bytes read at a time
+_SCAN = 64 << 20  # how far behind a broken frame a sound one is looked for
+_FRAME_RECORDS_MAX = 1 << 22  # a header that claims more is not a header; a node's turn makes far fewer
+assert _HEADER.size == FRAME.itemsize  # noqa: S101  two descriptions of one layout
 
 
 class JournalError(SimError):
@@ -43,10 +48,8 @@ def _sealed(header: NDArray[np.void], body: memoryview | bytes = b"") -> bytes:
     return header.tobytes()
 
 
-def _is_sealed(header: NDArray[np.void], body: memoryview | bytes = b"") -> bool:
-    digest = xxhash.xxh3_64(header.tobytes()[_CHECKSUM_BYTES:])
-    digest.update(body)
-    return bool(header["checksum"][0] == digest.intdigest())
+def _is_sealed(header: NDArray[np.void]) -> bool:
+    return bool(header["checksum"][0] == xxhash.xxh3_64_intdigest(header.tobytes()[_CHECKSUM_BYTES:]))
 
 
 class Journal:
@@ -56,11 +59,17 @@ class Journal:
     may have dropped the very pages that were not written (see `docs/design.md`).
     """
 
-    def __init__(self, folder: Path, node: int, shape: Shape, durability: Durability, run: int) -> None:
+    def __init__(self, fd: int, durability: Durability, *, size: int, frames: int) -> None:
+        self._fd = fd
         self._durability = durability
         self._frame = np.zeros(1, FRAME)
         self._frame["magic"] = FRAME_MAGIC
-        self._fd = os.open(journal_path(folder, node), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        self._frame["number"] = frames
+        self.size = size
+
+    @classmethod
+    def create(cls, folder: Path, node: int, shape: Shape, durability: Durability, run: int) -> Journal:
+        """A new journal. Raises OSError, FileExistsError among them."""
         header = np.zeros(1, FILE_HEADER)
         header["magic"] = FILE_MAGIC
         header["version"] = VERSION
@@ -72,13 +81,34 @@ class Journal:
         header["opening_minor"] = shape.opening_minor
         header["durability"] = durability
         header["run"] = run
-        self._write([_sealed(header)])
-        os.fsync(self._fd)
+        fd = os.open(journal_path(folder, node), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        journal = cls(fd, durability, size=0, frames=0)
+        journal._write([_sealed(header)])
+        os.fsync(fd)
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
+        return journal
+
+    @classmethod
+    def resume(cls, reader: JournalReader, durability: Durability) -> Journal:
+        """Goes on behind the last whole frame that `reader` (which must have been read to its end) found.
+
+        A torn tail is cut off, and what was read is synced: it may have been written by a process that was killed before
+        it could sync, and from here on it is built upon.
+        """
+        fd = os.open(reader.path, os.O_WRONLY | os.O_CLOEXEC)
+        os.ftruncate(fd, reader.end)
+        os.lseek(fd, reader.end, os.SEEK_SET)
+        os.fdatasync(fd)
+        return cls(fd, durability, size=reader.end, frames=reader.frames)
+
+    @property
+    def frames(self) -> int:
+        """How many frames it has."""
+        return int(self._frame["number"][0])
 
     def append(self, records: NDArray[np.void], now_ns: int) -> int:
         """Writes one frame of `records` (RECORD, contiguous), not synced; returns its bytes. Raises OSError."""
@@ -106,6 +136,7 @@ class Journal:
             rest = b"".join(bytes(part) for part in parts)[written:]
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
+        self.size += total
         return total
 
 
@@ -122,57 +153,82 @@ def read_header(path: Path) -> Any:  # noqa: ANN401  one FILE_HEADER record; num
 
 
 class JournalReader:
-    """Reads the frames of a journal in order, in bounded memory (one frame at a time).
+    """Reads the frames of a journal in order, in bounded memory (one stretch of the file at a time).
 
-    After iteration `torn_bytes` says how much of the tail was not a whole frame. Raises JournalError when a damaged frame
-    is followed by a sound one: then the damage is not a torn tail, and nothing behind it can be trusted.
+    `start` and `frames` say where to begin: behind a snapshot, the byte and how many frames lie before it. After iteration
+    `end` is the byte behind the last whole frame and `torn_bytes` how much follows it. Raises JournalError when a damaged
+    frame is followed by a sound one: then the damage is not a torn tail, and nothing behind it can be trusted.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, start: int = FILE_HEADER.itemsize, frames: int = 0) -> None:
         self.path = path
         self.header = read_header(path)
+        self.frames = frames
+        self.end = start
         self.torn_bytes = 0
-        self.frames = 0
 
-    def __iter__(self) -> Iterator[tuple[Any, NDArray[np.void]]]:
-        """Yields (FRAME record, RECORD array)."""
-        size = self.path.stat().st_size
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.void]]]:
+        """Yields (committed_ns, RECORD array) of each frame."""
         with self.path.open("rb") as file:
-            offset = file.seek(FILE_HEADER.itemsize)
-            while offset < size:
-                header = np.frombuffer(file.read(FRAME.itemsize).ljust(FRAME.itemsize, b"\0"), FRAME, 1)
-                count = int(header["count"][0])
-                sound = header["magic"][0] == FRAME_MAGIC and count <= _FRAME_RECORDS_MAX
-                body = file.read(count * RECORD.itemsize) if sound else b""
-                if (
-                    not sound
-                    or len(body) < count * RECORD.itemsize
-                    or header["number"][0] != self.frames + 1
-                    or not _is_sealed(header, body)
-                ):
-                    self._judge_tail(offset, size)
-                    return
-                self.frames += 1
-                offset += FRAME.itemsize + len(body)
-                yield header[0], np.frombuffer(body, RECORD)
+            file.seek(self.end)
+            stretch = b""
+            while True:
+                used = 0
+                while (frame := self._frame(stretch, used)) is not None:
+                    committed_ns, records = frame
+                    size = FRAME.itemsize + records.nbytes
+                    used += size
+                    self.end += size
+                    self.frames += 1
+                    yield committed_ns, records
+                stretch = stretch[used:]
+                if not self._may_go_on(stretch):
+                    break
+                more = file.read(_STRETCH)
+                if not more:
+                    break
+                stretch += more
+            self.torn_bytes = self.path.stat().st_size - self.end
+            if self.torn_bytes:
+                self._judge_tail(stretch + file.read(_SCAN))
 
-    def _judge_tail(self, offset: int, size: int) -> None:
-        """A torn tail is remembered; damage in the middle raises."""
-        self.torn_bytes = size - offset
+    def _frame(self, stretch: bytes, at: int) -> tuple[int, NDArray[np.void]] | None:
+        """The frame at this place, or None if no whole one with the next number stands there."""
+        if at + FRAME.itemsize > len(stretch):
+            return None
+        checksum, magic, count, number, committed_ns = _HEADER.unpack_from(stretch, at)
+        end = at + FRAME.itemsize + count * RECORD.itemsize
+        if magic != FRAME_MAGIC or number != self.frames + 1 or end > len(stretch):
+            return None
+        if xxhash.xxh3_64_intdigest(memoryview(stretch)[at + _CHECKSUM_BYTES : end]) != checksum:
+            return None
+        return committed_ns, np.frombuffer(stretch, RECORD, count, at + FRAME.itemsize)
+
+    @staticmethod
+    def _may_go_on(rest: bytes) -> bool:
+        """Whether a sound frame may begin here, of which only a part was read."""
+        if len(rest) < FRAME.itemsize:
+            return True
+        _, magic, count, _, _ = _HEADER.unpack_from(rest)
+        return bool(
+            magic == FRAME_MAGIC
+            and count <= _FRAME_RECORDS_MAX
+            and len(rest) < FRAME.itemsize + count * RECORD.itemsize
+        )
+
+    def _judge_tail(self, rest: bytes) -> None:
+        """A torn tail is lawful; damage in the middle, with something sound behind it, raises."""
         magic = FRAME_MAGIC.to_bytes(4, "little")
-        at = FRAME.fields["magic"][1] if FRAME.fields else 0
-        with self.path.open("rb") as file:
-            file.seek(offset + 1)
-            rest = file.read()
-        found = rest.find(magic)
+        found = rest.find(magic, 1)
         while found >= 0:
-            start = found - at
-            header = np.frombuffer(rest[start : start + FRAME.itemsize].ljust(FRAME.itemsize, b"\0"), FRAME, 1)
-            count = int(header["count"][0])
-            body = rest[start + FRAME.itemsize : start + FRAME.itemsize + count * RECORD.itemsize]
-            if start >= 0 and len(body) == count * RECORD.itemsize and _is_sealed(header, body):
-                raise JournalError(
-                    f"{self.path}: damaged at byte {offset}, in frame {self.frames + 1}; "
-                    f"sound frames follow at byte {offset + 1 + start}, so this is no torn tail"
-                )
+            at = found - _CHECKSUM_BYTES
+            if at > 0 and at + FRAME.itemsize <= len(rest):
+                checksum, _, count, _, _ = _HEADER.unpack_from(rest, at)
+                end = at + FRAME.itemsize + count * RECORD.itemsize
+                sealed = memoryview(rest)[at + _CHECKSUM_BYTES : end]
+                if end <= len(rest) and xxhash.xxh3_64_intdigest(sealed) == checksum:
+                    raise JournalError(
+                        f"{self.path}: damaged at byte {self.end}, in frame {self.frames + 1}; "
+                        f"a sound frame follows at byte {self.end + at}, so this is no torn tail"
+                    )
             found = rest.find(magic, found + 1)

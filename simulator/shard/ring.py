@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core.cgutils import get_item_pointer
 from numba.extending import intrinsic
 
-from simulator.kernel import kernel
+from simulator.kernel import item_pointer, kernel
 from simulator.shard.layout import shared_array
 
 if TYPE_CHECKING:
@@ -39,9 +38,6 @@ _CURSOR_WORDS = 2 * _LINE_WORDS
 def _word_address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:  # noqa: ANN401  llvmlite is untyped
     view = context.make_array(array_type)(context, builder, array)
     return item_pointer(context, builder, array_type, view, [index], wraparound=False)
-
-
-item_pointer: Any = get_item_pointer  # untyped
 
 
 @intrinsic

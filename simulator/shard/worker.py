@@ -69,7 +69,7 @@ class Node:
         self.folder = folder
         self.durability = durability
         self.interval_ns = interval_ns
-        self.journal = Journal(folder, node, shape, durability, run)
+        self.journal = Journal.create(folder, node, shape, durability, run)
         self.books = open_books(shape, node)
         self.wiring = wiring
         self.inbound = [wiring.requests[node]]

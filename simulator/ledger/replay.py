@@ -1,0 +1,101 @@
+"""Rebuilds a node's books from its journal: what a restart does, record by record, in the order they were booked.
+
+Booking and restoring must agree to the last field, including the window of remembered ids, or a client that asks again after a
+restart would be told something else than before. `tests/test_recovery.py` holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simulator.kernel import int64, kernel
+from simulator.ledger.books import AVAILABLE, RESERVED, Books, State
+from simulator.ledger.post import fill_entry, send_credit
+from simulator.ledger.window import find
+from simulator.shard.layout import Leg
+from simulator.transaction import Kind, Reason, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_REFUND, _POST = int(Kind.REFUND), int(Kind.POST)
+_OK, _REJECTED, _NONE = int(Status.OK), int(Status.REJECTED), int(Reason.NONE)
+_LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_CREDIT, _LEG_RESERVE, _LEG_RELEASE, _LEG_EXPIRE = (int(leg) for leg in Leg)
+_PLAIN, _HELD, _CLOSED, _REFUNDABLE = (int(s) for s in State)
+
+
+@kernel
+def restore(
+    books: Books,
+    records: NDArray[np.void],
+    outbox: NDArray[np.void],
+    outbox_head: NDArray[np.int64],
+    acked: NDArray[np.int64],
+) -> int:
+    """Books every record again; returns how many did not fit this node (0 unless the journal is another's).
+
+    Far legs that their shard has not acknowledged (`acked[far, near]`) go to the outbox again, to be sent again; the far
+    shard passes over those that it had booked all the same.
+    """
+    astray = 0
+    shards = np.uint32(books.shards)
+    for i in range(records.shape[0]):
+        r = records[i]
+        shard = int64(r["shard"])
+        leg = r["leg"]
+        if shard >= books.shards or books.place[shard] < 0 or r["lsn"] != books.lsn[shard] + 1:
+            astray += 1
+            continue
+        place = books.place[shard]
+        amount = r["amount_minor"]
+        payer_row = books.base[shard] + int64(r["payer"] // shards)
+        payee_row = books.base[shard] + int64(r["payee"] // shards)
+        far = int64(r["payee"] % shards)
+        lsn = books.lsn[shard] + 1
+        books.lsn[shard] = lsn
+        if leg == _LEG_CREDIT:
+            origin = int64(r["payer"] % shards)
+            books.sequence_in[shard, origin] += 1
+            books.transit_in[shard, origin] += amount
+            books.accounts[payee_row, AVAILABLE] += amount
+            fill_entry(books, place, lsn, _OK, _NONE, _PLAIN if r["kind"] == _REFUND else _REFUNDABLE, amount, r)
+            continue
+        if leg == _LEG_NONE:
+            fill_entry(books, place, lsn, _REJECTED, r["reason"], _PLAIN, 0, r)
+            continue
+        if leg == _LEG_EXPIRE:
+            generation, position = find(books, place, r["id"])
+        else:
+            generation, position = find(books, place, r["related"])
+        if generation >= 0 and (r["related"] != 0 or leg == _LEG_EXPIRE):
+            entry = books.entries[place, generation, position]
+            entry["remaining_minor"] -= amount
+            if r["kind"] != _REFUND and entry["remaining_minor"] == 0:
+                entry["state"] = _CLOSED
+                books.holds[shard] -= 1
+        if leg == _LEG_EXPIRE:
+            books.accounts[payer_row, RESERVED] -= amount
+            books.accounts[payer_row, AVAILABLE] += amount
+        elif leg == _LEG_RESERVE:
+            books.accounts[payer_row, AVAILABLE] -= amount
+            books.accounts[payer_row, RESERVED] += amount
+            books.holds[shard] += 1
+            fill_entry(books, place, lsn, _OK, _NONE, _HELD, amount, r)
+        elif leg == _LEG_RELEASE:
+            books.accounts[payer_row, RESERVED] -= amount
+            books.accounts[payer_row, AVAILABLE] += amount
+            fill_entry(books, place, lsn, _OK, _NONE, _PLAIN, 0, r)
+        else:
+            books.accounts[payer_row, RESERVED if r["kind"] == _POST else AVAILABLE] -= amount
+            if leg == _LEG_TRANSFER:
+                books.accounts[payee_row, AVAILABLE] += amount
+                fill_entry(books, place, lsn, _OK, _NONE, _PLAIN if r["kind"] == _REFUND else _REFUNDABLE, amount, r)
+            else:
+                books.transit_out[shard, far] += amount
+                books.sequence_out[shard, far] += 1
+                fill_entry(books, place, lsn, _OK, _NONE, _PLAIN, 0, r)
+                if books.place[far] < 0 and acked[far, shard] < books.sequence_out[shard, far]:
+                    send_credit(books, outbox, outbox_head, shard, far, r)
+    return astray
