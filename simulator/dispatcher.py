@@ -15,7 +15,18 @@ import numpy as np
 from simulator.balancer.policy import Policy, pick
 from simulator.kernel import int64, kernel
 from simulator.ledger.digest import fingerprint
-from simulator.measure.recorder import HISTORY, LAG, RESPONSE, SERVICE, Dense, Recorder, Tallies, note, second_of
+from simulator.measure.recorder import (
+    HISTORY,
+    LAG,
+    REORDERED,
+    RESPONSE,
+    SERVICE,
+    Dense,
+    Recorder,
+    Tallies,
+    note,
+    second_of,
+)
 from simulator.seeds import Stream, stream_key
 from simulator.transaction import OUTCOME, TRANSACTION, Kind, Reason, Status
 
@@ -29,7 +40,7 @@ if TYPE_CHECKING:
 STAGE = 8_192  # transactions released to one node at a time
 
 _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
-_PENDING = int(Status.PENDING)
+_PENDING, _REORDERED = int(Status.PENDING), REORDERED
 _OVERFLOW, _IN_FLIGHT, _LATE = int(Reason.OVERFLOW), int(Reason.IN_FLIGHT), int(Reason.LATE)
 _AUTHORIZE, _VOID = int(Kind.AUTHORIZE), int(Kind.VOID)
 
@@ -52,6 +63,7 @@ def write_history(
     m: np.void,
     lsn: int,
     shard: int,
+    flags: int,
     status: int,
     reason: int,
 ) -> None:
@@ -62,6 +74,7 @@ def write_history(
     row["fingerprint"] = fingerprint(m["id"], m["amount_minor"], m["related"], m["payer"], m["payee"], m["kind"])
     row["lsn"] = lsn
     row["shard"] = shard
+    row["flags"] = flags
     row["status"] = status
     row["kind_reason"] = m["kind"] | (reason << 3)
 
@@ -102,7 +115,7 @@ def fire(
             tallies.answered[now_second, _DROPPED] += 1
             tallies.by_kind[kind - 1, _DROPPED] += 1
             tallies.by_reason[_DROPPED, reason] += 1
-            write_history(history, history_count, m, 0, shard, _DROPPED, reason)
+            write_history(history, history_count, m, 0, shard, 0, _DROPPED, reason)
             continue
         flight.free_count[0] -= 1
         slot = flight.free[flight.free_count[0]]
@@ -156,6 +169,7 @@ def settle(
         shards = tallies.shard_in_flight.shape[0]
         shard = int64(m["payer"]) % shards
         lsn = int64(outcome["lsn"])
+        flags = 0
         tallies.answered[now_second, status] += 1
         tallies.by_kind[kind - 1, status] += 1
         tallies.by_reason[status, reason] += 1
@@ -165,10 +179,10 @@ def settle(
             tallies.shard_ok[now_second, shard] += 1
             if kind not in (_AUTHORIZE, _VOID):
                 tallies.settled_minor[now_second] += m["amount_minor"]
-            if lsn <= flight.seen_lsn[slot]:
-                tallies.reordered[0] += 1
+            if 0 < lsn <= flight.seen_lsn[slot]:
+                flags = _REORDERED
             flight.acknowledged_lsn[shard] = max(flight.acknowledged_lsn[shard], lsn)
-        write_history(history, history_count, m, lsn, shard, status, reason)
+        write_history(history, history_count, m, lsn, shard, flags, status, reason)
         tallies.in_flight[node] -= 1
         tallies.shard_in_flight[shard] -= 1
         m["id"] = 0
@@ -192,6 +206,25 @@ def in_doubt(flight: InFlight, outcomes: NDArray[np.void], status: int, reason: 
             outcome["lsn"] = 0
             outcome["status"] = status
             outcome["reason"] = reason
+            found += 1
+    return found, flight.table.shape[0]
+
+
+@kernel
+def unanswered(
+    flight: InFlight, owners: NDArray[np.int64], node: int, batch: NDArray[np.void], after: int
+) -> tuple[int, int]:
+    """Fills `batch` with what is in flight and was in the hands of `node`, from slot `after` on.
+
+    That is what entered there, and what is decided there. Returns (how many, the slot to go on from).
+    """
+    found = 0
+    for slot in range(after, flight.table.shape[0]):
+        m = flight.table[slot]
+        if m["id"] != 0 and (m["node"] == node or owners[int64(m["payer"]) % owners.shape[0]] == node):
+            if found == batch.shape[0]:
+                return found, slot
+            batch[found] = m
             found += 1
     return found, flight.table.shape[0]
 
@@ -225,6 +258,9 @@ class Dispatcher:
         self._history = np.zeros(65_536, HISTORY)
         self._history_count = np.zeros(1, np.int64)
         self._refused = np.zeros(STAGE, OUTCOME)
+        self._asking: dict[int, int] = {}  # nodes that came back, and the slot up to which they were asked again
+        self._again = np.zeros(STAGE, TRANSACTION)
+        self.asked_again = 0
 
     @property
     def in_flight(self) -> int:
@@ -269,6 +305,26 @@ class Dispatcher:
             )  # fmt: skip
             if position < len(outcomes):
                 self._make_room(int(self._flight.table[int(outcomes["slot"][position])]["intended_ns"]))
+
+    def ask_again(self) -> None:
+        """Offers again what nodes that came back may have lost, as far as their queues have room; call it every turn.
+
+        A transaction keeps its id, slot and times. If the first try was booked after all, the node answers it alike, and
+        whichever answer comes second finds its slot empty (`stray`).
+        """
+        for node in self.backend.returned():
+            self._asking[node] = 0
+        for node, after in list(self._asking.items()):
+            count, position = unanswered(self._flight, self._owners, node, self._again, after)
+            # Each goes straight to the owner of its shard: the node that it entered may have been the one that was lost.
+            owners = self._owners[self._again["payer"][:count] % len(self._owners)]
+            for owner in np.unique(owners):
+                batch = self._again[:count][owners == owner]
+                self.asked_again += self.backend.offer(int(owner), batch)
+            if position == len(self._flight.table):
+                del self._asking[node]
+            else:
+                self._asking[node] = position
 
     def give_up(self, now_ns: int, status: Status, reason: Reason) -> None:
         """Settles everything still in flight with this status."""

@@ -36,6 +36,7 @@ class Stream(IntEnum):
     KIND = 6
     FOLLOW_UP = 7  # which payments may be refunded, which holds are voided
     BALANCER = 8
+    FAULTS = 9  # which node is struck, and when within its interval
 
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: SplitMix64's increment

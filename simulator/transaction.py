@@ -80,8 +80,7 @@ class Reason(IntEnum):
     TIMEOUT = 10  # no answer when the drain ended
     IN_FLIGHT = 11  # dropped: the dispatcher's in-flight table was full
     LATE = 12  # dropped: too late to send
-    ENDED = 13  # dropped: due when the run was already stopping
-    LIMIT = 14  # a stated bound of the platform: open holds a shard, positions in a shard's log
+    LIMIT = 13  # a stated bound of the platform: open holds a shard, positions in a shard's log
 
 
 # The life-cycle as a table: what each status may become. Terminal states become nothing.

@@ -20,7 +20,7 @@ from simulator.balancer.policy import Policy
 from simulator.dispatcher import Dispatcher
 from simulator.ledger import post
 from simulator.measure.recorder import Recorder, open_tallies
-from simulator.shard.layout import Board, Durability, Shape
+from simulator.shard.layout import Board, Durability, NodeState, Shape
 from simulator.shard.worker import Node, Wiring
 from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
 from simulator.workload.generator import Parties, Workload
@@ -64,7 +64,7 @@ def _tiny_run(folder: Path) -> None:
     history = history_path(folder).open("wb")
     with history:
         dispatcher = Dispatcher(
-            EmbeddedBackend(shape, wiring), Policy.P2C, 1, open_tallies(4, 2, 4), recorder,
+            EmbeddedBackend(shape, wiring, board), Policy.P2C, 1, open_tallies(4, 2, 4), recorder,
             in_flight=1_024, patience_ns=10**10, write=cast("Callable[[memoryview], None]", history.write),
         )  # fmt: skip
         workload = Workload(
@@ -80,10 +80,15 @@ def _tiny_run(folder: Path) -> None:
                 node.turn()
             while count := dispatcher.backend.poll(outcomes):
                 dispatcher.settle(outcomes[:count], 2 * 10**9)
+        board.nodes["incarnation"] += 1
+        board.nodes["state"] = NodeState.READY
+        dispatcher.ask_again()
         dispatcher.give_up(10**9, Status.UNKNOWN, Reason.TIMEOUT)
         dispatcher.flush()
     recorder.finish()
     for node in nodes:
         node.close()
+    board.nodes["state"] = NodeState.READY
+    Node(0, shape, wiring, board, folder=folder / "journal", durability=Durability.OS, interval_ns=0, run=1).close()
     wiring.close()
     audit_run(folder)

@@ -49,6 +49,11 @@ class Known:
     hold: bool = False
     refundable: bool = False
 
+    @property
+    def was_held(self) -> bool:
+        """Whether this is a hold, open or not."""
+        return self.asked.kind == Kind.AUTHORIZE and self.answer.status == Status.OK
+
 
 @dataclass
 class Shard:
@@ -112,23 +117,17 @@ class Ledger:
         return self._objection_to_follow_up(home.known.get(asked.related), asked)
 
     def _objection_to_follow_up(self, original: Known | None, asked: Asked) -> Reason:
-        parties = (asked.payer, asked.payee)
-        if asked.kind == Kind.REFUND:
-            if original is None or not original.refundable:
-                return Reason.NOT_FOUND
-            parties = (asked.payee, asked.payer)
-        else:
-            if original is None or original.asked.kind != Kind.AUTHORIZE or original.answer.status != Status.OK:
-                return Reason.NOT_FOUND
-            if not original.hold:
-                return Reason.STATE
+        refund = asked.kind == Kind.REFUND
+        if original is None or not (original.refundable if refund else original.was_held):
+            return Reason.NOT_FOUND
+        if not refund and not original.hold:
+            return Reason.STATE
+        parties = (asked.payee, asked.payer) if refund else (asked.payer, asked.payee)
         if (original.asked.payer, original.asked.payee) != parties:
             return Reason.ACCOUNT
         if asked.amount > original.remaining:
             return Reason.EXCEEDS
-        if asked.kind == Kind.REFUND and self.available[asked.payer] < asked.amount:
-            return Reason.FUNDS
-        return Reason.NONE
+        return Reason.FUNDS if refund and self.available[asked.payer] < asked.amount else Reason.NONE
 
     def _book(self, home: Shard, entry: Known) -> None:
         asked = entry.asked

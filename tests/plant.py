@@ -105,11 +105,16 @@ class Books:
         return record
 
     def renumber(self) -> None:
-        """Gives every shard positions 1, 2, 3 … in the order of its records: no gap and no repeat is left to see."""
+        """Gives every shard positions 1, 2, 3 … in the order of its records, and tells clients so: no gap is left to see."""
         for found in self.records:
             for shard in np.unique(found["shard"]):
                 mine = found["shard"] == shard
                 found["lsn"][mine] = np.arange(1, int(mine.sum()) + 1)
+        # A client is told the position of the leg at its home; the first one, if there are two.
+        home = np.concatenate([found[found["leg"] != Leg.CREDIT] for found in self.records])[::-1]
+        told = dict(zip(home["id"].tolist(), home["lsn"].tolist(), strict=True))
+        kept = zip(self.history["id"].tolist(), self.history["lsn"].tolist(), strict=True)
+        self.history["lsn"] = [told.get(key, lsn) for key, lsn in kept]
 
     def tell(self, key: int, status: Status) -> None:
         """Changes what the client of a transaction was told."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -218,6 +220,28 @@ def test_response_time_is_no_shorter_than_service_time(small_run: Ended) -> None
 
 
 # What it prints.
+
+
+def test_a_run_raises_no_warning(tmp_path: Path) -> None:
+    path = str(sim_process.scenario(tmp_path / "run"))
+    strict = (
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "simulator.cli",
+        "run",
+        path,
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+    )
+    short = sim_process.settings("duration=300ms", "backend.embedded.nodes=2")
+    ended = subprocess.run(
+        [*strict, *short], capture_output=True, text=True, check=False, timeout=sim_process.PATIENCE_S,
+        env=sim_process.environment(),
+    )  # fmt: skip
+    assert ended.stderr == ""
 
 
 @pytest.fixture(scope="module")

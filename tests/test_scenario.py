@@ -58,11 +58,15 @@ def _refusal(path: Path, *overrides: str, environ: dict[str, str] | None = None)
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_scenario_loads_and_has_thresholds(path: Path) -> None:
     scenario = load(path)
-    assert {"response_time", "audit"} <= {threshold.metric for threshold in scenario.threshold_list}
+    metrics = {threshold.metric for threshold in scenario.threshold_list}
+    assert "audit" in metrics
+    assert "response_time" in metrics or scenario.faults  # a run with faults is about the books
 
 
-def test_five_scenarios_are_shipped() -> None:
-    assert {"peak", "record-2019", "smoke", "stages", "trace"} <= {path.stem for path in SHIPPED}
+def test_seven_scenarios_are_shipped() -> None:
+    assert {"hardware", "peak", "record-2019", "smoke", "smoke-kill", "stages", "trace"} <= {
+        path.stem for path in SHIPPED
+    }
 
 
 def test_the_contracts_example_reads_as_the_contract_says(tmp_path: Path) -> None:
@@ -88,6 +92,12 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     assert scenario.backend.name == "embedded"
     assert scenario.backend.embedded is not None
     assert (scenario.backend.embedded.nodes, scenario.backend.embedded.durability) == (2, "group")
+    assert (scenario.backend.embedded.overflow, scenario.backend.embedded.restarts) == ("refuse", 1_000)
+    assert (scenario.backend.embedded.snapshot_records, scenario.backend.embedded.hold_expiry) == (
+        8 * 10**6,
+        6 * 10**11,
+    )
+    assert scenario.faults == ()
     assert scenario.threshold_list == ()
 
 
@@ -190,6 +200,193 @@ def test_a_trace_of_more_than_a_day_needs_a_duration_or_a_speed(tmp_path: Path) 
     assert "at most 24h; write a duration or a higher speed" in _refusal(path)
     assert load(path, ["load.rate.speed=2"]).duration_ns is None
     assert load(path, ["duration=1h"]).duration_ns == 3_600 * 10**9
+
+
+# ---- faults ----
+
+
+def _with_fault(fault: str) -> str:
+    """A run of 5 s on 2 nodes with one fault, in line 8."""
+    return _changed("thresholds:", f"faults: [{{{fault}}}]\nthresholds:")
+
+
+def test_a_fault_is_read_with_the_words_of_the_file(tmp_path: Path) -> None:
+    text = _with_fault("at: 1s, for: 250ms, fault: pause, target: 'node[1]', every: 500ms, times: 3, spread: random")
+    fault = load(_write(tmp_path, text)).faults[0]
+    assert (fault.at, fault.for_, fault.fault, fault.node) == (10**9, 250 * 10**6, "pause", 1)
+    assert (fault.every, fault.times, fault.spread) == (500 * 10**6, 3, "random")
+
+
+def test_a_power_loss_needs_no_target_and_may_name_every_node(tmp_path: Path) -> None:
+    for target in ("", ", target: 'node[*]'"):
+        fault = load(_write(tmp_path, _with_fault(f"at: 0s, fault: power_loss{target}"))).faults[0]
+        assert (fault.at, fault.node) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "strikes"),
+    [
+        ("at: 4999ms", 1),
+        ("at: 1s, every: 1s", 4),
+        ("at: 1s, every: 1500ms", 3),
+        ("at: 1s, every: 1500ms, spread: random", 2),
+        ("at: 1s, every: 1s, times: 2", 2),
+        ("at: 1s, every: 1s, times: 4, spread: random", 4),
+        ("at: 4s, every: 1ms", 1_000),
+        ("at: 1s, every: 1h, times: 1", 1),
+        ("at: 1s, every: 1h", 1),
+    ],
+)
+def test_a_repeated_fault_strikes_as_often_as_it_says_or_as_fits(tmp_path: Path, fault: str, strikes: int) -> None:
+    scenario = load(_write(tmp_path, _with_fault(f"fault: kill, target: 'node[*]', {fault}")))
+    assert scenario.faults[0].strikes(5 * 10**9) == strikes
+
+
+@pytest.mark.parametrize("overflow", ["refuse", "block", "drop_oldest"])
+def test_a_full_ring_refuses_blocks_or_drops_the_oldest(tmp_path: Path, overflow: str) -> None:
+    embedded = load(_write(tmp_path, VALID), [f"backend.embedded.overflow={overflow}"]).backend.embedded
+    assert embedded is not None
+    assert embedded.overflow == overflow
+
+
+KILL = "at: 1s, fault: kill, target: 'node[1]'"
+PAUSE = "at: 1s, fault: pause, target: 'node[1]'"
+
+FAULTY = {
+    "an unknown fault": ("at: 1s, fault: kil, target: 'node[1]'", "fault: 'kil' is not one of", "did you mean kill?"),
+    "a fault of later": ("at: 1s, fault: latency", "fault: ", "not available yet; use kill, power_loss or pause"),
+    "a fault that is no word": ("at: 1s, fault: 5, target: 'node[1]'", "fault: ", "5 is not one of kill, power_loss"),
+    "an unknown key": (f"{KILL}, tims: 3", "tims: ", "did you mean times?"),
+    "the key that only Python has": (f"{PAUSE}, for_: 3s", "for_: ", "did you mean for?"),
+    "no moment": ("fault: kill, target: 'node[1]'", "at: is missing", "When it strikes"),
+    "a moment without a unit": ("at: 3, fault: power_loss", "at: ", "3 is not a duration; write for example"),
+    "no fault": ("at: 1s, target: 'node[1]'", "fault: is missing", "kill: "),
+    "no target": ("at: 1s, fault: kill", "target: is missing", "write 'node[0]'"),
+    "a target in other words": (
+        "at: 1s, fault: kill, target: node 1",
+        "target: 'node 1'",
+        "write for example 'node[0]'",
+    ),
+    "a target with a zero before": ("at: 1s, fault: kill, target: 'node[01]'", "target: ", "is not a target"),
+    "a target with more to it": ('at: 1s, fault: kill, target: "node[1]\n"', "target: ", "is not a target"),
+    "a target that is a number": ("at: 1s, fault: kill, target: 1", "target: ", "1 is not text"),
+    "a node that is not there": (
+        "at: 1s, fault: kill, target: 'node[2]'",
+        "target: there is no node[2]",
+        "the last of 2 is node[1]",
+    ),
+    "a power loss of one node": (
+        "at: 1s, fault: power_loss, target: 'node[1]'",
+        "target: ",
+        "write 'node[*]', or leave",
+    ),
+    "a kill that lasts": (f"{KILL}, for: 1s", "for: ", "takes no duration; leave for out"),
+    "a power loss that lasts": ("at: 1s, fault: power_loss, for: 1s", "for: ", "takes no duration; leave for out"),
+    "a pause of nothing": (f"{PAUSE}, for: 0s", "for: ", "more than 0s"),
+    "pauses that overlap": (f"{PAUSE}, for: 2s, every: 1s", "for: pauses of 2s every 1s", "write at most 1s"),
+    "pauses that never end": (f"{PAUSE}, every: 1s", "for: pauses to the end every 1s", "write at most 1s"),
+    "times without every": (f"{KILL}, times: 3", "times: ", "write every too"),
+    "spread without every": (f"{KILL}, spread: random", "spread: ", "write every too"),
+    "spread in another way": (f"{KILL}, every: 1s, spread: evenly", "spread: ", "'evenly' is not one of random"),
+    "never": (f"{KILL}, every: 1s, times: 0", "times: ", "the least is 1"),
+    "too often": (f"{KILL}, every: 1us, times: 1001", "times: ", "the most is 1000"),
+    "too often, uncounted": (f"{KILL}, every: 1us", "every: every 1us strikes 4000000 times", "write a longer every"),
+    "all the time": (f"{KILL}, every: 0s", "every: ", "more than 0s"),
+    "at the run's end": ("at: 5s, fault: power_loss", "at: 5s is past the end, the run lasts 5s", "write less"),
+    "more than fit": (f"{KILL}, every: 1s, times: 5", "times: 5 strikes 1s apart", "write at most 4"),
+    "intervals that do not fit": (f"{KILL}, every: 1500ms, times: 3, spread: random", "times: ", "write at most 2"),
+    "no interval that fits": (f"{KILL}, every: 5s, spread: random", "every: an interval of 5s", "write at most 4s"),
+}
+
+
+@pytest.mark.parametrize("mistake", FAULTY)
+def test_a_mistake_in_a_fault_is_told_with_its_place_and_its_remedy(tmp_path: Path, mistake: str) -> None:
+    fault, what, remedy = FAULTY[mistake]
+    text = _refusal(_write(tmp_path, _with_fault(fault)))
+    assert text.startswith(f"x.yaml:8: faults[0].{what}")
+    assert remedy in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ("{at: 1s, fault: kill}", "x.yaml:8: faults: a mapping is not a list"),
+        ("[kill]", "x.yaml:8: faults[0]: 'kill' is not a mapping; write keys below it: at, fault, target, for, every"),
+        ("[{at: 1s, fault: kill, target: node[1]}]", "x.yaml:8: is not valid YAML: "),
+        (f"[{', '.join(['{at: 1s, fault: power_loss}'] * 101)}]", "x.yaml:8: faults: has too many items"),
+    ],
+)
+def test_faults_are_a_list_of_mappings(tmp_path: Path, faults: str, message: str) -> None:
+    refusal = _refusal(_write(tmp_path, _changed("thresholds:", f"faults: {faults}\nthresholds:")))
+    assert refusal.startswith(message)
+
+
+def test_brackets_without_quotes_are_told_to_take_quotes(tmp_path: Path) -> None:
+    refusal = _refusal(_write(tmp_path, _with_fault("at: 1s, fault: kill, target: node[1]")))
+    assert refusal.endswith("put text with brackets in quotes")
+
+
+def test_only_the_embedded_platform_can_be_struck(tmp_path: Path) -> None:
+    path = _write(tmp_path, _with_fault(KILL))
+    refusal = _refusal(path, "backend.noop={}")
+    assert refusal.startswith("x.yaml:8: faults: only the embedded platform's nodes can be struck, ")
+    assert "this run's backend is noop; write backend: {embedded: {nodes: 2}}, or leave faults out" in refusal
+    assert load(path, ["backend.noop={}", "faults=[]"]).backend.name == "noop"
+
+
+def test_a_platform_of_one_node_has_node_0(tmp_path: Path) -> None:
+    path = _write(tmp_path, _with_fault(KILL))
+    assert "there is no node[1]; the only one is node[0]" in _refusal(path, "backend.embedded.nodes=1")
+    assert load(path, ["backend.embedded.nodes=1", "faults.0.target=node[0]"]).faults[0].node == 0
+
+
+def test_the_runs_end_is_the_rates_own_where_it_has_one(tmp_path: Path) -> None:
+    stages = "rate: {stages: [{duration: 3s, target: 5/s}]}"
+    path = _write(tmp_path, _with_fault("at: 4s, fault: power_loss").replace("rate: 1000/s", stages))
+    assert "faults[0].at: 4s is past the end, the run lasts 1s" in _refusal(path, "duration=1s")
+    path.write_text(path.read_text().replace("duration: 5s\n", "", 1))
+    assert "faults[0].at: 4s is past the end, the run lasts 3s" in _refusal(path)
+
+
+def test_a_fault_past_the_end_of_a_trace_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("timestamp\n0\n8\n")
+    text = _with_fault("at: 4001ms, fault: power_loss").replace("1000/s", "{trace: t.csv, speed: 2}")
+    path = _write(tmp_path, text.replace("duration: 5s\n", "", 1))
+    assert _refusal(path) == "x.yaml:7: faults[0].at: 4s1ms is past the end, the run lasts 4s1ns; write less"
+    assert load(path, ["faults.0.at=3999ms"]).faults[0].at == 3_999 * 10**6
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (KILL, "kill node 1 at 1s"),
+        (
+            "at: 1s, fault: kill, target: 'node[*]', every: 1s, times: 3",
+            "kill a random node 3 times between 1s and 3s, ",
+        ),
+        (
+            "at: 1s, fault: kill, target: 'node[*]', every: 1s, times: 3, spread: random",
+            "kill a random node 3 times between 1s and 4s, at random once in each 1s",
+        ),
+        (f"{KILL}, every: 2s, times: 1, spread: random", "kill node 1 once between 1s and 3s, at random"),
+        (f"{KILL}, every: 1s, times: 1", "kill node 1 at 1s"),
+        ("at: 2500ms, fault: power_loss", "power loss of every node at 2s500ms"),
+        (f"{PAUSE}, for: 2s", "pause node 1 for 2s at 1s"),
+        (PAUSE, "pause node 1 to the end at 1s"),
+        (f"{PAUSE}, for: 500ms, every: 1s", "pause node 1 for 500ms 4 times between 1s and 4s, every 1s"),
+    ],
+)
+def test_the_plan_says_each_fault_in_words(tmp_path: Path, fault: str, words: str) -> None:
+    scenario = load(_write(tmp_path, _with_fault(fault)))
+    text = render_plan(scenario, plan(scenario), {})
+    assert f"\nfaults        {words}" in text
+    assert "faults =" not in text
+
+
+def test_the_plan_of_a_run_without_faults_says_nothing_of_them(tmp_path: Path) -> None:
+    scenario = load(_write(tmp_path, VALID))
+    assert "faults" not in render_plan(scenario, plan(scenario), {})
 
 
 # ---- what is wrong: one line, with file, line and path, and what would be right ----
@@ -348,12 +545,15 @@ MISTAKES = {
     "no nodes": ("nodes: 2", "nodes: 0", "x.yaml:7: backend.embedded.nodes: ", "0 is too little; the least is 1"),
     "more nodes than shards": ("nodes: 2", "nodes: 5", "x.yaml:7: backend.embedded.shards: ", "without one"),
     "a queue of any size": ("nodes: 2", "queue: 5000", "x.yaml:7: backend.embedded.queue: ", "4096 and 8192"),
-    "what is not available yet": (
+    "an unknown overflow": ("nodes: 2", "overflow: blok", "backend.embedded.overflow: ", "did you mean block?"),
+    "snapshots all the time": (
         "nodes: 2",
-        "overflow: block",
-        "backend.embedded.overflow: ",
-        "not available yet; use refuse",
+        "snapshot_records: 99_999",
+        "backend.embedded.snapshot_records: ",
+        "the least is 100000",
     ),
+    "restarts without end": ("nodes: 2", "restarts: 100_001", "backend.embedded.restarts: ", "the most is 100000"),
+    "holds that expire at once": ("nodes: 2", "hold_expiry: 0s", "backend.embedded.hold_expiry: ", "at least 1ms"),
     "a protocol of later": (
         "nodes: 2",
         "protocol: tcc",
@@ -644,6 +844,29 @@ def _rates(draw: st.DrawFn) -> Any:  # noqa: ANN401  YAML data
     return {"curve": {"knots": knots}, "scale": scale}
 
 
+FAULT = st.one_of(
+    st.fixed_dictionaries({"at": st.just("0s"), "fault": st.just("power_loss")}),
+    st.fixed_dictionaries(
+        {
+            "at": st.just("0s"),
+            "for": DURATION,
+            "fault": st.just("pause"),
+            "target": st.sampled_from(["node[0]", "node[1]", "node[*]"]),
+        },
+    ),
+    st.fixed_dictionaries(
+        {
+            "at": st.just("0s"),
+            "fault": st.just("kill"),
+            "target": st.sampled_from(["node[0]", "node[1]", "node[*]"]),
+            "every": st.just("1ns"),
+            "times": st.just(1),
+        },
+        optional={"spread": st.just("random")},
+    ),
+)
+
+
 @st.composite
 def _scenarios(draw: st.DrawFn) -> dict[str, Any]:
     rate = draw(_rates())
@@ -654,7 +877,7 @@ def _scenarios(draw: st.DrawFn) -> dict[str, Any]:
         "accounts": draw(st.integers(16, 10**6)),
         "mix": {"payment": draw(st.floats(0.1, 100)), "authorize": draw(st.floats(0, 5))},
     }
-    data = {
+    data: dict[str, Any] = {
         "name": draw(TEXT.filter(bool) | WORDS),
         "description": draw(TEXT | WORDS),
         "seed": draw(st.integers(0, 2**63 - 1)),
@@ -666,7 +889,10 @@ def _scenarios(draw: st.DrawFn) -> dict[str, Any]:
         ),
         "thresholds": {"response_time": ["p(99) < 50ms", "max < 1s"], "ok": "rate > 99%"},
     }
-    return data | ({"duration": draw(DURATION)} if isinstance(rate, str) else {})
+    data |= {"duration": draw(DURATION)} if isinstance(rate, str) else {}
+    if "embedded" in data["backend"]:
+        data["faults"] = draw(st.lists(FAULT, max_size=3))
+    return data
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -694,6 +920,10 @@ def test_the_schema_describes_every_field_and_writes_defaults_with_their_units()
             assert field.get("description") or "$ref" in field, f"{name}.{key}"
     assert schema["$defs"]["Dispatcher"]["properties"]["patience"]["default"] == "5s"
     assert schema["$defs"]["Load"]["properties"]["balance"]["default"] == "10000 CNY"
+    assert schema["$defs"]["Embedded"]["properties"]["hold_expiry"]["default"] == "10m"
+    assert {"for", "every", "spread"} < set(schema["$defs"]["PlannedFault"]["properties"])
+    assert "for_" not in schema["$defs"]["PlannedFault"]["properties"]
+    assert schema["$defs"]["PlannedFault"]["properties"]["fault"]["enum"] == ["kill", "power_loss", "pause"]
     assert schema["$defs"]["Load"]["properties"]["ticket"]["default"]["mean"] == "100 CNY"
 
 

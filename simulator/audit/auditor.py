@@ -24,7 +24,7 @@ import numpy as np
 from simulator.kernel import kernel
 from simulator.ledger.books import AVAILABLE, RESERVED
 from simulator.ledger.digest import BUCKETS, add_acknowledged, add_legs, bucket_of, fingerprint
-from simulator.measure.recorder import HISTORY
+from simulator.measure.recorder import HISTORY, REORDERED
 from simulator.shard.journal import JournalError, JournalReader, journal_path
 from simulator.shard.layout import RECORD, Durability, Leg
 from simulator.shard.worker import closing_path
@@ -305,26 +305,20 @@ class Auditor:
         for rows in read_history(history_path(self.run), self.spilled):
             add_history(rows, int(Status.OK), sums, statuses)
             unknown.append(rows["id"][rows["status"] == Status.UNKNOWN])
+            reordered = rows["id"][(rows["flags"] & REORDERED) != 0]
+            if len(reordered):
+                self.audit.find("reordered", *reordered.tolist())
         self.audit.transactions = int(statuses.sum())
         return sums, np.unique(np.concatenate(unknown)) if unknown else np.zeros(0, np.uint64)
 
     def _frames(self, node: int) -> Iterator[NDArray[np.void]]:
         """The records of a node's journal, several frames at a time; damage is counted and ends it."""
         reader = JournalReader(journal_path(self.journals, node))
-        held: list[NDArray[np.void]] = []
-        size = 0
         try:
-            for _, records in reader:
-                held.append(records)
-                size += len(records)
-                if size >= _CHUNK_ROWS // 4:
-                    yield np.concatenate(held)
-                    held, size = [], 0
+            yield from reader.stretches()
         except JournalError as error:
             self.audit.find("damaged", count=1)
             self.audit.reasons.append(str(error))
-        if held:
-            yield np.concatenate(held)
         note = f"node {node}'s journal ends in a torn write of {reader.torn_bytes} bytes, which was passed over"
         if reader.torn_bytes and note not in self.audit.reasons:
             self.audit.reasons.append(note)

@@ -37,6 +37,13 @@ class Backend(Protocol):
         """Moves up to len(outcomes) answers (OUTCOME) out; returns how many."""
         ...
 
+    def returned(self) -> list[int]:
+        """Nodes that came back since this was last asked and may have lost what they had not answered.
+
+        The dispatcher then offers them again what is in flight; the ids make that harmless.
+        """
+        ...
+
     def wait(self, timeout_s: float) -> None:
         """Sleeps until there may be answers, at most this long."""
         ...
@@ -85,6 +92,10 @@ class NoopBackend:
         self._outcomes[: self._count - count] = self._outcomes[count : self._count].copy()
         self._count -= count
         return count
+
+    def returned(self) -> list[int]:
+        """Nobody ever leaves."""
+        return []
 
     def wait(self, timeout_s: float) -> None:
         """Sleeps, unless there are answers already."""

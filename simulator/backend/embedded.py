@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from simulator.shard.layout import NodeState
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-    from simulator.shard.layout import Shape
+    from simulator.shard.layout import Board, Shape
     from simulator.shard.worker import Wiring
 
 
 class EmbeddedBackend:
     """Speaks to the nodes of a `simulator.shard.pool.Pool` from one other process."""
 
-    def __init__(self, shape: Shape, wiring: Wiring) -> None:
+    def __init__(self, shape: Shape, wiring: Wiring, board: Board) -> None:
         self._shape = shape
         self._wiring = wiring
+        self._board = board
+        self._incarnations = board.nodes["incarnation"].copy()
 
     @property
     def nodes(self) -> int:
@@ -42,6 +47,15 @@ class EmbeddedBackend:
                 break
             count += ring.pop(outcomes[count:])
         return count
+
+    def returned(self) -> list[int]:
+        """The nodes that were restarted and are ready again."""
+        changed = self._board.nodes["incarnation"] != self._incarnations
+        if not changed.any():
+            return []
+        back = np.flatnonzero(changed & (self._board.nodes["state"] >= NodeState.READY))
+        self._incarnations[back] = self._board.nodes["incarnation"][back]
+        return [int(node) for node in back]
 
     def wait(self, timeout_s: float) -> None:
         """Sleeps until a node rings, at most this long."""

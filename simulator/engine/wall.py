@@ -129,6 +129,7 @@ class WallEngine:
         while self._stop[0] == Stop.RUN:
             now = self._clock.now_ns()
             self._settle(now)
+            self._dispatcher.ask_again()
             released = self._release(now)
             self._look_back(now)
             if released:
@@ -202,6 +203,7 @@ class WallEngine:
             if now > deadline:
                 break
             self._settle(now)
+            self._dispatcher.ask_again()
             self._look_back(now)
             if self._dispatcher.in_flight:
                 self._backend.wait(TICK_S)

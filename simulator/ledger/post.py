@@ -144,9 +144,9 @@ def credit_here(
 
 @inlined
 def send_credit(
-    books: Books, outbox: NDArray[np.void], outbox_head: NDArray[np.int64], shard: int, far: int, m: np.void
+    books: Books, outbox: NDArray[np.void], outbox_head: NDArray[np.int64], sequence: int, far: int, m: np.void
 ) -> None:
-    """Puts the far leg of `m`, the last one from `shard` to `far`, into the outbox to the far shard's node."""
+    """Puts the far leg of `m`, number `sequence` of its shard pair, into the outbox to the far shard's node."""
     peer = books.owner[far]
     message = outbox[peer, outbox_head[peer] & (outbox.shape[1] - 1)]
     message["id"] = m["id"]
@@ -156,7 +156,7 @@ def send_credit(
     message["payee"] = m["payee"]
     message["kind"] = m["kind"]
     message["message"] = _CREDIT
-    message["sequence"] = books.sequence_out[shard, far]
+    message["sequence"] = sequence
     outbox_head[peer] += 1
 
 
@@ -278,7 +278,7 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
             lsn = write(books, journal, marks, shard, _LEG_DEBIT, _NONE, m)
             fill_entry(books, place, lsn, _OK, _NONE, _PLAIN, 0, m)
             if remote:
-                send_credit(books, outbox, outbox_head, shard, far, m)
+                send_credit(books, outbox, outbox_head, books.sequence_out[shard, far], far, m)
             else:
                 # Both shards are ours: the two legs share the frame, so they become durable together or not at all.
                 credit_here(books, journal, marks, shard, far, m)

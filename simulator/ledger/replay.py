@@ -20,25 +20,17 @@ from simulator.transaction import Kind, Reason, Status
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_REFUND, _POST = int(Kind.REFUND), int(Kind.POST)
+_REFUND, _POST, _VOID = int(Kind.REFUND), int(Kind.POST), int(Kind.VOID)
 _OK, _REJECTED, _NONE = int(Status.OK), int(Status.REJECTED), int(Reason.NONE)
 _LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_CREDIT, _LEG_RESERVE, _LEG_RELEASE, _LEG_EXPIRE = (int(leg) for leg in Leg)
 _PLAIN, _HELD, _CLOSED, _REFUNDABLE = (int(s) for s in State)
 
 
 @kernel
-def restore(
-    books: Books,
-    records: NDArray[np.void],
-    outbox: NDArray[np.void],
-    outbox_head: NDArray[np.int64],
-    acked: NDArray[np.int64],
+def restore(  # noqa: C901, PLR0915  a kernel is long but straight
+    books: Books, records: NDArray[np.void]
 ) -> int:
-    """Books every record again; returns how many did not fit this node (0 unless the journal is another's).
-
-    Far legs that their shard has not acknowledged (`acked[far, near]`) go to the outbox again, to be sent again; the far
-    shard passes over those that it had booked all the same.
-    """
+    """Books every record again; returns how many did not fit this node (0 unless the journal is another's)."""
     astray = 0
     shards = np.uint32(books.shards)
     for i in range(records.shape[0]):
@@ -65,11 +57,9 @@ def restore(
         if leg == _LEG_NONE:
             fill_entry(books, place, lsn, _REJECTED, r["reason"], _PLAIN, 0, r)
             continue
-        if leg == _LEG_EXPIRE:
-            generation, position = find(books, place, r["id"])
-        else:
-            generation, position = find(books, place, r["related"])
-        if generation >= 0 and (r["related"] != 0 or leg == _LEG_EXPIRE):
+        completes = r["kind"] == _REFUND or r["kind"] == _POST or r["kind"] == _VOID or leg == _LEG_EXPIRE
+        generation, position = find(books, place, r["id"] if leg == _LEG_EXPIRE else r["related"])
+        if completes and generation >= 0:
             entry = books.entries[place, generation, position]
             entry["remaining_minor"] -= amount
             if r["kind"] != _REFUND and entry["remaining_minor"] == 0:
@@ -96,6 +86,30 @@ def restore(
                 books.transit_out[shard, far] += amount
                 books.sequence_out[shard, far] += 1
                 fill_entry(books, place, lsn, _OK, _NONE, _PLAIN, 0, r)
-                if books.place[far] < 0 and acked[far, shard] < books.sequence_out[shard, far]:
-                    send_credit(books, outbox, outbox_head, shard, far, r)
     return astray
+
+
+@kernel
+def refill_outbox(
+    books: Books,
+    records: NDArray[np.void],
+    sequence: NDArray[np.int64],
+    outbox: NDArray[np.void],
+    outbox_head: NDArray[np.int64],
+    acked: NDArray[np.int64],
+) -> None:
+    """Puts far legs that their shard has not acknowledged (`acked[far, near]`) into the outbox again.
+
+    `sequence` counts the messages of each shard pair while the journal is read a second time. The far shard passes over those
+    that it had booked all the same. There is room: the ones not acknowledged fitted before.
+    """
+    shards = np.uint32(books.shards)
+    for i in range(records.shape[0]):
+        r = records[i]
+        if r["leg"] != _LEG_DEBIT:
+            continue
+        shard = int64(r["shard"])
+        far = int64(r["payee"] % shards)
+        sequence[shard, far] += 1
+        if books.place[far] < 0 and acked[far, shard] < sequence[shard, far]:
+            send_credit(books, outbox, outbox_head, sequence[shard, far], far, r)

@@ -30,11 +30,13 @@ HISTORY = np.dtype(
         ("id", "<u8"),
         ("fingerprint", "<u8"),  # simulator.ledger.digest.fingerprint of what was asked
         ("lsn", "<u4"),
-        ("shard", "<u2"),
+        ("shard", "u1"),
+        ("flags", "u1"),  # REORDERED
         ("status", "u1"),
         ("kind_reason", "u1"),  # kind in the low three bits, reason above
     ]
 )
+REORDERED = 1  # answered at or before a log position that was already acknowledged when it was asked
 assert HISTORY.itemsize == 24, HISTORY.itemsize  # noqa: PLR2004, S101  an on-disk format
 
 
@@ -57,7 +59,6 @@ class Tallies(NamedTuple):
     shard_in_flight_max: NDArray[np.int64]  # (S,)
     totals: NDArray[np.int64]  # (3, COUNTS) response, service, lag of the whole run
     stray: NDArray[np.int64]  # (1,) answers to nothing that was in flight
-    reordered: NDArray[np.int64]  # (1,) answers at or before a log position acknowledged when they were asked
     settled_ns: NDArray[np.int64]  # (1,) when the last answer came
     cpu_ns: NDArray[np.int64]  # (T,) CPU time that the dispatching process used in each second
     last_second_ns: NDArray[
@@ -76,7 +77,7 @@ def open_tallies(seconds: int, nodes: int, shards: int) -> Tallies:
         settled_minor=area(seconds), node_sent=area(seconds, nodes), shard_ok=area(seconds, shards),
         in_flight_top=area(seconds), by_kind=area(KINDS, STATUSES), by_reason=area(STATUSES, REASONS),
         in_flight=area(nodes), in_flight_max=area(nodes), shard_in_flight=area(shards), shard_in_flight_max=area(shards),
-        totals=area(3, COUNTS), stray=area(1), reordered=area(1), settled_ns=area(1),
+        totals=area(3, COUNTS), stray=area(1), settled_ns=area(1),
         cpu_ns=area(seconds), last_second_ns=area(4),
     )  # fmt: skip
 

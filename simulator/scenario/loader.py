@@ -232,6 +232,7 @@ def _compose(text: str) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         hint = "; indent with spaces" if "'\\t'" in problem else ""
+        hint = "; put text with brackets in quotes" if problem.endswith("but got '['") else hint
         raise _Refusal(mark.line + 1 if mark else 1, f"is not valid YAML: {problem}{hint}") from None
     except (ValueError, OverflowError) as error:  # an escape such as \UFFFFFFFF
         raise _Refusal(composer.get_mark().line + 1, f"is not valid YAML: {error}") from None
@@ -452,7 +453,7 @@ def _message(detail: ErrorDetails, place: Place, model: type[BaseModel]) -> str:
             asked = model.model_fields.get(str(place[-1]))
             return f"is missing; {asked.description if asked else 'write it'}"
         case "extra_forbidden":
-            return f"there is no such key; {known_words(str(place[-1]), model.model_fields)}"
+            return f"there is no such key; {known_words(str(place[-1]), _keys(model))}"
         case "literal_error":
             words = re.findall(r"'([^']*)'", context["expected"])
             guess = nearest(detail["input"], words) if isinstance(detail["input"], str) else None
@@ -490,12 +491,21 @@ def _message(detail: ErrorDetails, place: Place, model: type[BaseModel]) -> str:
             return f"{shown}: {detail['msg']}"
 
 
+def _keys(model: type[BaseModel]) -> list[str]:
+    """A part's keys as a scenario writes them: `for`, which no field of Python's can be called."""
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
 def _keys_of(place: Place, model: type[BaseModel]) -> str:
-    field_info = model.model_fields.get(str(place[-1])) if place else None
-    inner = next(_models_in(field_info.annotation), None) if field_info is not None else None
+    inner: type[BaseModel] | None = None
+    if place and isinstance(place[-1], int):
+        inner = model  # an item of a list: the list's models are the item's
+    elif place:
+        field_info = model.model_fields.get(str(place[-1]))
+        inner = next(_models_in(field_info.annotation), None) if field_info is not None else None
     if inner is None:
         return "keys below it"
-    return f"keys below it: {', '.join(inner.model_fields)}" if inner.model_fields else "{}"
+    return f"keys below it: {', '.join(_keys(inner))}" if inner.model_fields else "{}"
 
 
 # ---- what only the rate itself can tell ----
@@ -526,6 +536,9 @@ def _check_trace(draft: _Draft, scenario: Scenario, rate: TraceRate) -> None:
             f"{format_duration(scenario.duration)} is longer than the trace lasts at speed {rate.speed:g}, {length}"
         )
         draft.complain(("duration",), f"{message}; write less, or leave it out to replay the whole trace")
+    if scenario.duration is None:
+        for place, message in scenario.fault_problems_in(length_ns):
+            draft.complain(place, message)
 
 
 def _check_curve(draft: _Draft, scenario: Scenario) -> None:

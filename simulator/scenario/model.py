@@ -6,6 +6,7 @@ rates per second; each is written with its unit (`simulator.scenario.units`).
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 LONGEST_NS = 24 * 3_600 * NS_PER_S
 HIGHEST_RATE_PER_S = 50_000_000.0
+MOST_STRIKES = 1_000  # of one fault: more would be a condition, not a fault
 ACCOUNT_NUMBERS = 2**32  # payer and payee are 32 bits wide in TRANSACTION
 PLUGIN_GROUP = "simulator.backends"
 
@@ -469,8 +471,12 @@ class Embedded(_Model):
             "group: synced before the reply."
         ),
     )
-    overflow: Annotated[Literal["refuse"], _not_yet("block", "drop_oldest", instead="refuse")] = Field(
-        default="refuse", description="What a full ring does with the next transaction."
+    overflow: Literal["refuse", "block", "drop_oldest"] = Field(
+        default="refuse",
+        description=(
+            "What a full ring does · refuse: it says no · block: the dispatcher holds the next one back, and its lateness "
+            "counts · drop_oldest: the oldest waiting one makes room and is rejected."
+        ),
     )
     protocol: Annotated[Literal["outbox"], _not_yet("tcc", instead="outbox")] = Field(
         default="outbox", description="How a transaction crosses from one shard to another."
@@ -480,6 +486,16 @@ class Embedded(_Model):
     )
     remember: Annotated[int, Field(ge=1_024, le=4_194_304), AfterValidator(_power_of_two)] = Field(
         default=131_072, description="Ids each shard remembers at least (at most twice as many), a power of two."
+    )
+    snapshot_records: Annotated[int, Field(ge=100_000, le=1_000_000_000)] = Field(
+        default=8_000_000,
+        description="Journal records between two snapshots of a node; bounds how long a restart replays.",
+    )
+    restarts: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=1_000, description="How often a dead node is started again; 0: a dead node ends the run."
+    )
+    hold_expiry: Annotated[DurationNs, _between(1_000_000, LONGEST_NS)] = Field(
+        default=600 * NS_PER_S, description="How long an authorize may stay open; then the platform releases it."
     )
 
     @model_validator(mode="after")
@@ -578,6 +594,115 @@ class Dispatcher(_Model):
     )
 
 
+# ---- faults ----
+
+_TARGET_PATTERN = r"^node\[(\*|0|[1-9][0-9]{0,3})\]$"
+
+
+def _fault_target(target: str) -> str:
+    if re.fullmatch(_TARGET_PATTERN, target) is None:
+        raise ValueError(
+            f"{quoted(target)} is not a target; write for example 'node[0]', or 'node[*]' for a random one"
+        )
+    return target
+
+
+class PlannedFault(_Model):
+    """Something that breaks during the run, once or again and again."""
+
+    at: NonNegativeNs = Field(
+        description="When it strikes, from the start; with every: when the first interval begins."
+    )
+    fault: Annotated[
+        Literal["kill", "power_loss", "pause"],
+        _not_yet(
+            "latency", "bandwidth", "loss", "timeout", "reset_peer", "partition", "disk_full", "io", "cpu", "unit_loss",
+            "dependency", "retry_storm", instead="kill, power_loss or pause",
+        ),
+    ] = Field(
+        description=(
+            "kill: a node's process ends at once · pause: it stands still, then goes on · "
+            "power_loss: every node is killed, and what its disk had not synced is gone."
+        )
+    )  # fmt: skip
+    target: (
+        Annotated[str, AfterValidator(_fault_target), Field(json_schema_extra={"pattern": _TARGET_PATTERN})] | None
+    ) = Field(
+        default=None,
+        description="node[0], node[1] …, or node[*]: a random node each time; power_loss takes every node.",
+    )
+    for_: PositiveNs | None = Field(
+        alias="for", default=None, description="How long a pause lasts; left out: to the end of the run."
+    )
+    every: PositiveNs | None = Field(default=None, description="Strikes again this long after; left out: strikes once.")
+    times: Annotated[int, Field(ge=1, le=MOST_STRIKES)] | None = Field(
+        default=None, description="How often it strikes, with every; left out: to the end of the run."
+    )
+    spread: Literal["random"] | None = Field(
+        default=None,
+        description="random: each strike falls at random inside its own interval of every; left out: at its start.",
+    )
+
+    @model_validator(mode="after")
+    def _is_one_fault(self) -> Self:
+        _refuse([*self._target_problems(), *self._repeat_problems()])
+        return self
+
+    def _target_problems(self) -> Iterable[Problem]:
+        if self.fault == "power_loss":
+            if self.node is not None:
+                yield ("target",), "power_loss takes every node at once; write 'node[*]', or leave target out"
+        elif self.target is None:
+            yield ("target",), f"is missing; {self.fault} strikes one node: write 'node[0]', or 'node[*]' for any"
+
+    def _repeat_problems(self) -> Iterable[Problem]:
+        if self.for_ is not None and self.fault != "pause":
+            yield ("for",), f"{self.fault} strikes in an instant and takes no duration; leave for out"
+        if self.every is None:
+            for key in ("times", "spread"):
+                if getattr(self, key) is not None:
+                    yield (key,), "is of no use to a fault that strikes once; write every too, for example every: 5s"
+        elif self.fault == "pause" and (self.for_ is None or self.for_ > self.every):
+            lasting = "to the end" if self.for_ is None else f"of {format_duration(self.for_)}"
+            every = format_duration(self.every)
+            yield ("for",), f"pauses {lasting} every {every} would overlap; write at most {every}"
+
+    @property
+    def node(self) -> int | None:
+        """The node that is struck; None: a random one each time (power_loss: all)."""
+        return None if self.target in (None, "node[*]") else int(str(self.target)[len("node[") : -1])
+
+    def strikes(self, duration_ns: int) -> int:
+        """How often it strikes in a run of this length; repeated without `times`, as often as lies within the run."""
+        if self.every is None:
+            return 1
+        return self.times if self.times is not None else self._strikes_that_fit(duration_ns)
+
+    def _strikes_that_fit(self, duration_ns: int) -> int:
+        left_ns, every_ns = duration_ns - self.at, self.every or 1
+        # A strike may fall anywhere in a spread interval, so all of that lies within the run; else its start does.
+        return left_ns // every_ns if self.spread else -(-left_ns // every_ns)
+
+    def problems_in(self, duration_ns: int) -> Iterable[Problem]:
+        """What is wrong with it in a run of this length."""
+        run = f"the run lasts {format_duration(duration_ns)}"
+        if self.at >= duration_ns:
+            yield ("at",), f"{format_duration(self.at)} is past the end, {run}; write less"
+            return
+        if self.every is None:
+            return
+        fits, every = self._strikes_that_fit(duration_ns), format_duration(self.every)
+        if fits < 1:
+            longest = format_duration(duration_ns - self.at)
+            message = f"an interval of {every} from {format_duration(self.at)} on reaches past the end, {run}"
+            yield ("every",), f"{message}; write at most {longest}"
+        elif self.strikes(duration_ns) > fits:
+            yield ("times",), f"{self.times} strikes {every} apart reach past the end, {run}; write at most {fits}"
+        elif self.strikes(duration_ns) > MOST_STRIKES:
+            message = f"every {every} strikes {fits} times, and a fault does at most {MOST_STRIKES} times"
+            yield ("every",), f"{message}; write a longer every, or how many times"
+
+
 # ---- the whole ----
 
 
@@ -638,6 +763,12 @@ class Scenario(_Model):
     backend: Backend = Field(default=Backend(embedded=Embedded()), description="What it is sent to.")
     balancer: Balancer = Field(default=Balancer(), description="How the node is picked.")
     dispatcher: Dispatcher = Field(default=Dispatcher(), description="How transactions are released.")
+    faults: tuple[PlannedFault, ...] = Field(
+        strict=False,
+        max_length=100,
+        default=(),
+        description="What breaks during the run, for example [{at: 30s, fault: kill, target: 'node[1]'}].",
+    )
     thresholds: dict[str, Expressions] = Field(
         default={},
         description="Metric → what the run must meet, for example response_time: ['p(99) < 50ms'].",
@@ -660,7 +791,7 @@ class Scenario(_Model):
 
     def to_data(self) -> dict[str, Any]:
         """The opposite of `from_data`: every field as it is written, defaults included."""
-        data = self.model_dump(mode="json", exclude_none=True, context={"currency": self.currency})
+        data = self.model_dump(mode="json", by_alias=True, exclude_none=True, context={"currency": self.currency})
         if self.backend.plugin_options:
             data["backend"] = {
                 self.backend.name: dict(self.backend.plugin_options)
@@ -689,7 +820,16 @@ class Scenario(_Model):
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
-        _refuse([*self._money_problems(info), *self._duration_problems(), *self._size_problems()])
+        duration_ns = self.duration_ns
+        _refuse(
+            [
+                *self._money_problems(info),
+                *self._duration_problems(),
+                *self._size_problems(),
+                *self._fault_problems(),
+                *(self.fault_problems_in(duration_ns) if duration_ns is not None else ()),
+            ]
+        )
         return self
 
     def _money_problems(self, info: ValidationInfo) -> Iterable[Problem]:
@@ -734,6 +874,27 @@ class Scenario(_Model):
             yield ("backend", "embedded", "shards"), f"{message}; write at most {accounts} shards or more accounts"
         if accounts + merchants >= ACCOUNT_NUMBERS:
             yield ("load", "accounts"), f"accounts and merchants together are at most {ACCOUNT_NUMBERS - 1}"
+
+    def _fault_problems(self) -> Iterable[Problem]:
+        embedded = self.backend.embedded
+        if embedded is None:
+            if self.faults:
+                message = (
+                    f"only the embedded platform's nodes can be struck, and this run's backend is {self.backend.name}"
+                )
+                yield ("faults",), f"{message}; write backend: {{embedded: {{nodes: 2}}}}, or leave faults out"
+            return
+        last = embedded.nodes - 1
+        for index, fault in enumerate(self.faults):
+            if fault.node is not None and fault.node > last:
+                known = f"the last of {embedded.nodes} is node[{last}]" if last else "the only one is node[0]"
+                yield ("faults", index, "target"), f"there is no node[{fault.node}]; {known}"
+
+    def fault_problems_in(self, duration_ns: int) -> Iterable[Problem]:
+        """What is wrong with the faults in a run of this length, which for a trace only its file tells."""
+        for index, fault in enumerate(self.faults):
+            for place, message in fault.problems_in(duration_ns):
+                yield ("faults", index, *place), message
 
     @property
     def load_length_ns(self) -> int | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from simulator.scenario.model import Embedded, Scenario
-from simulator.scenario.units import format_money
+from simulator.scenario.model import Embedded, PlannedFault, Scenario
+from simulator.scenario.units import NS_PER_S, format_duration, format_money
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,6 +115,9 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
         ("disk", f"about {_bytes(planned.disk_bytes)}"),
         ("time", f"about {planned.run_s:,.0f} s, start and audit included"),
     ]
+    duration_ns = scenario.duration_ns or round(planned.duration_s * NS_PER_S)
+    faults = [describe_fault(fault, duration_ns) for fault in scenario.faults]
+    rows += [("" if index else "faults", text) for index, text in enumerate(faults)]
     lines = [f"{label:<14}{text}" for label, text in rows]
     lines += ["", "thresholds"]
     lines += [f"  {threshold.metric:<16}{threshold.expression}" for threshold in planned.thresholds] or ["  none"]
@@ -124,6 +127,23 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
         for path, value, default in overridden_defaults(scenario)
     ] or ["  nothing"]
     return "\n".join(lines)
+
+
+def describe_fault(fault: PlannedFault, duration_ns: int) -> str:
+    """What a fault does to a run of this length, in words: `kill node 1 at 2s`."""
+    node = "a random node" if fault.node is None else f"node {fault.node}"
+    what = "power loss of every node" if fault.fault == "power_loss" else f"{fault.fault} {node}"
+    if fault.fault == "pause":
+        what += " to the end" if fault.for_ is None else f" for {format_duration(fault.for_)}"
+    start, strikes = format_duration(fault.at), fault.strikes(duration_ns)
+    if fault.every is None or (strikes == 1 and not fault.spread):
+        return f"{what} at {start}"
+    times, every = "once" if strikes == 1 else f"{strikes} times", format_duration(fault.every)
+    if fault.spread:
+        end = format_duration(fault.at + strikes * fault.every)
+        return f"{what} {times} between {start} and {end}, at random once in each {every}"
+    end = format_duration(fault.at + (strikes - 1) * fault.every)
+    return f"{what} {times} between {start} and {end}, every {every}"
 
 
 def overridden_defaults(scenario: Scenario) -> tuple[tuple[str, str, str], ...]:
@@ -137,7 +157,7 @@ def overridden_defaults(scenario: Scenario) -> tuple[tuple[str, str, str], ...]:
     for path, value in written.items():
         # `load.arrivals.mmpp.burst` has no default of its own, but `load.arrivals` has one.
         known = next((known for known in _upward(path) if known in defaults), None)
-        if known not in (None, "name", "duration", "load.rate", "thresholds") and value != defaults[known]:
+        if known not in (None, "name", "duration", "load.rate", "faults", "thresholds") and value != defaults[known]:
             found.append((path, value, defaults[known]))
     return tuple(found)
 

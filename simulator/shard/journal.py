@@ -27,6 +27,7 @@ VERSION = 1
 _CHECKSUM_BYTES = 8
 _HEADER = struct.Struct("<QIIQq")  # FRAME's fields, for reading one at a time
 _STRETCH = 8 << 20  # bytes read at a time
+_STRETCH_RECORDS = 1 << 18
 _SCAN = 64 << 20  # how far behind a broken frame a sound one is looked for
 _FRAME_RECORDS_MAX = 1 << 22  # a header that claims more is not a header; a node's turn makes far fewer
 assert _HEADER.size == FRAME.itemsize  # noqa: S101  two descriptions of one layout
@@ -191,6 +192,19 @@ class JournalReader:
             self.torn_bytes = self.path.stat().st_size - self.end
             if self.torn_bytes:
                 self._judge_tail(stretch + file.read(_SCAN))
+
+    def stretches(self) -> Iterator[NDArray[np.void]]:
+        """The records of many frames at a time, up to about a quarter of a million."""
+        held: list[NDArray[np.void]] = []
+        size = 0
+        for _, records in self:
+            held.append(records)
+            size += len(records)
+            if size >= _STRETCH_RECORDS:
+                yield np.concatenate(held)
+                held, size = [], 0
+        if held:
+            yield np.concatenate(held)
 
     def _frame(self, stretch: bytes, at: int) -> tuple[int, NDArray[np.void]] | None:
         """The frame at this place, or None if no whole one with the next number stands there."""

@@ -107,10 +107,11 @@ class NodeState(IntEnum):
     """Where a node is in its life; written by the node, read by everyone."""
 
     STARTING = 0
-    READY = 1
-    QUIET = 2  # told to stop, and nothing of its own is left to do; still takes what its peers send
-    STOPPED = 3  # closed its journal and wrote its closing sheet
-    FAILED = 4  # could not make its journal durable: nothing after that was acknowledged
+    RECOVERED = 1  # has read its journal; waits for peers that are reading theirs
+    READY = 2
+    QUIET = 3  # told to stop, and nothing of its own is left to do; still takes what its peers send
+    STOPPED = 4  # closed its journal and wrote its closing sheet
+    FAILED = 5  # could not make its journal durable: nothing after that was acknowledged
 
 
 class Stop(IntEnum):
@@ -126,9 +127,9 @@ NODE_BOARD = np.dtype(
     {
         "names": [
             "state", "pid", "errno", "frames", "records", "bytes", "handed_on", "busy_ns", "outbox_max",
-            "refused", "cpu_ns", "sequence_gaps",
+            "refused", "cpu_ns", "sequence_gaps", "incarnation", "synced_bytes", "replayed", "replay_ns",
         ],
-        "formats": ["<i8"] * 12,
+        "formats": ["<i8"] * 16,
         "itemsize": 256,
     }
 )  # fmt: skip

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _START_S = 60.0  # opening balances of 10 million accounts take half a second; a minute means something is wrong
 _LOOK_S = 0.002
+_ATTEMPTS = 3  # starts in a row after which a node that never gets ready is given up
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,47 @@ class NodeFailure:
     reason: str
 
 
+@dataclass(frozen=True)
+class Notice:
+    """Something that happened to a node and that a run's events should tell."""
+
+    event: str
+    node: int
+    details: dict[str, Any]
+
+
+def _how_it_ended(child: ForkProcess) -> str:
+    code = child.exitcode
+    return f"killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
+
+
 class Pool:
     """The control plane of an embedded platform. Make it, `start` it, then fork whatever talks to its rings."""
 
     def __init__(
-        self, shape: Shape, folder: Path, *, durability: Durability, interval_ns: int, queue: int, run: int
+        self,
+        shape: Shape,
+        folder: Path,
+        *,
+        durability: Durability,
+        interval_ns: int,
+        queue: int,
+        run: int,
+        restarts: int = 0,
     ) -> None:
-        """Makes rings and board; `folder` will hold the journals, `queue` is the slots of each ring."""
+        """Makes rings and board.
+
+        `folder` will hold the journals, `queue` is the slots of each ring, `restarts` how often dead nodes are started again
+        in all. A node without a journal (`Durability.MEMORY`) has nothing to come back from.
+        """
         self.shape = shape
         self.board = Board(shape)
         self.wiring = Wiring(shape.nodes, queue)
         self._options = {"folder": folder, "durability": durability, "interval_ns": interval_ns, "run": run}
         self._processes: list[ForkProcess] = []
+        self._restarts_left = restarts if durability != Durability.MEMORY else 0
+        self._attempts: dict[int, int] = {}  # starts since a node was last ready
+        self._returning: dict[int, float] = {}  # nodes that are restarting, and when their end was noticed
 
     @property
     def pids(self) -> list[int]:
@@ -59,10 +89,7 @@ class Pool:
 
     def start(self) -> None:
         """Starts the nodes and returns when all are ready. Raises BackendError if one is not; none is then left."""
-        for node in range(self.shape.nodes):
-            self._processes.append(
-                process.start(f"node {node}", serve, node, self.shape, self.wiring, self.board, **self._options)
-            )
+        self._processes = [self._fork(node) for node in range(self.shape.nodes)]
         deadline = time.monotonic() + _START_S
         while any(self.row(n)["state"] == NodeState.STARTING for n in range(self.shape.nodes)):
             failures = self.failures()
@@ -71,6 +98,48 @@ class Pool:
                 what = "; ".join(f"node {f.node}: {f.reason}" for f in failures) or f"not ready after {_START_S:.0f} s"
                 raise BackendError(f"the platform could not start: {what}")
             wait(self.sentinels, _LOOK_S)
+
+    def _fork(self, node: int) -> ForkProcess:
+        self.row(node)["state"] = NodeState.STARTING
+        return process.start(f"node {node}", serve, node, self.shape, self.wiring, self.board, **self._options)
+
+    def halt(self) -> None:
+        """Kills every node at once, as a power loss does; `supervise` starts them again."""
+        for child in self._processes:
+            if child.pid is not None and child.is_alive():
+                child.kill()
+        for child in self._processes:
+            child.join()
+        # All start together, and each must wait for the others' journals: none may take an old state for a living peer's.
+        self.board.nodes["state"] = NodeState.STARTING
+
+    def supervise(self) -> list[Notice]:
+        """Starts dead nodes again, and says what happened to whom since the last call.
+
+        The rings stay as they are: what the dead node had published stands, and what it had taken without making it durable
+        is asked for again, by peers (they see its incarnation change) and by the dispatcher (`EmbeddedBackend.returned`).
+        """
+        notices = []
+        now = time.monotonic()
+        for node, child in enumerate(self._processes):
+            row = self.row(node)
+            if row["state"] in (NodeState.FAILED, NodeState.STOPPED):
+                continue
+            if not child.is_alive() and self._restarts_left > 0:
+                child.join()
+                # A node that cannot even get ready has a fault that no restart mends.
+                self._attempts[node] = self._attempts.get(node, 0) + 1
+                self._restarts_left = 0 if self._attempts[node] > _ATTEMPTS else self._restarts_left - 1
+                self._returning.setdefault(node, now)
+                notices.append(Notice("node_died", node, {"pid": child.pid, "how": _how_it_ended(child)}))
+                row["incarnation"] += 1
+                self._processes[node] = self._fork(node)
+                notices.append(Notice("node_restarted", node, {"pid": self._processes[node].pid}))
+            elif node in self._returning and row["state"] >= NodeState.READY:
+                took = now - self._returning.pop(node)
+                self._attempts.pop(node, None)
+                notices.append(Notice("node_ready", node, {"recovery_s": round(took, 6)}))
+        return notices
 
     def failures(self) -> list[NodeFailure]:
         """The nodes that stopped by themselves, and why."""
@@ -81,10 +150,8 @@ class Pool:
             if state == NodeState.FAILED:
                 errno = int(self.row(node)["errno"])
                 found.append(NodeFailure(node, pid, f"its journal could not be written: {os.strerror(errno)}"))
-            elif not child.is_alive() and state != NodeState.STOPPED:
-                code = child.exitcode
-                how = f"killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
-                found.append(NodeFailure(node, pid, how))
+            elif not child.is_alive() and state != NodeState.STOPPED and self._restarts_left == 0:
+                found.append(NodeFailure(node, pid, _how_it_ended(child)))
         return found
 
     def stop(self, timeout_s: float) -> bool:
@@ -110,6 +177,7 @@ class Pool:
         for bell in self.wiring.node_bells:
             bell.ring()
         while any(self.row(n)["state"] not in until for n in range(self.shape.nodes)):
+            self.supervise()
             if time.monotonic() > deadline or (stop == Stop.QUIESCE and self.failures()):
                 return False
             time.sleep(_LOOK_S)

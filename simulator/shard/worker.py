@@ -20,8 +20,9 @@ import numpy as np
 from simulator.ledger.books import AVAILABLE, RESERVED, open_books
 from simulator.ledger.digest import BUCKETS, add_legs
 from simulator.ledger.post import GAPS, JOURNAL, MARKS, REFUSED, REPLIES, apply, forget, refuse
+from simulator.ledger.replay import refill_outbox, restore
 from simulator.measure.histogram import count_one
-from simulator.shard.journal import Journal
+from simulator.shard.journal import Journal, JournalError, JournalReader, journal_path
 from simulator.shard.layout import RECORD, Board, Durability, NodeState, Shape, Stop
 from simulator.shard.ring import Doorbell, Ring, push_wrapped, release, waiting
 from simulator.transaction import OUTCOME, TRANSACTION
@@ -69,7 +70,6 @@ class Node:
         self.folder = folder
         self.durability = durability
         self.interval_ns = interval_ns
-        self.journal = Journal.create(folder, node, shape, durability, run)
         self.books = open_books(shape, node)
         self.wiring = wiring
         self.inbound = [wiring.requests[node]]
@@ -91,6 +91,40 @@ class Node:
         self.unsynced = False
         self.sums = np.zeros((BUCKETS, 2), np.uint64)  # used where nothing is written: Durability.MEMORY
         self.owned = np.flatnonzero(self.books.place >= 0)
+        self.incarnations = board.nodes["incarnation"].copy()
+        path = journal_path(folder, node)
+        self.journal = self._recover(path) if path.exists() else Journal.create(folder, node, shape, durability, run)
+        self.row["synced_bytes"] = self.journal.size
+
+    def _recover(self, path: Path) -> Journal:
+        """Rebuilds the books from the journal, and what peers may not have got. Raises JournalError for a damaged one.
+
+        The journal is read twice: which far legs to send again depends on what peers had made durable, and a peer that is
+        itself recovering knows that only after its own first reading.
+        """
+        began = time.monotonic_ns()
+        reader = JournalReader(path)
+        astray = 0
+        replayed = 0
+        for records in reader.stretches():
+            astray += restore(self.books, records)
+            replayed += len(records)
+        if astray:
+            raise JournalError(f"{path}: {astray} records do not follow from those before them")
+        journal = Journal.resume(reader, self.durability)
+        self.board.applied[self.owned] = self.books.lsn[self.owned]
+        self.board.acked[self.owned] = self.books.sequence_in[self.owned]
+        self.row["state"] = NodeState.RECOVERED
+        while any(int(self.board.nodes["state"][b]) == NodeState.STARTING for b, _ in self.peers):
+            time.sleep(_QUIESCE_S)
+        sequence = np.zeros_like(self.books.sequence_out)
+        if self.peers:
+            for records in JournalReader(path).stretches():
+                refill_outbox(self.books, records, sequence, self.outbox, self.outbox_head, self.board.acked)
+            self.outbox_durable[:] = self.outbox_head
+        self.row["replayed"] += replayed
+        self.row["replay_ns"] += time.monotonic_ns() - began
+        return journal
 
     def now_ns(self) -> int:
         """Nanoseconds since the start of the run."""
@@ -156,6 +190,7 @@ class Node:
             self.journal.sync()
             self.synced_ns = began
             self.unsynced = False
+            self.row["synced_bytes"] = self.journal.size
         if count:
             took = time.monotonic_ns() - began
             self.row["frames"] += 1
@@ -183,6 +218,10 @@ class Node:
                 self.durable = 0
                 self.marks[REPLIES] = 0
         for node, ring in self.peers:
+            if self.incarnations[node] != self.board.nodes["incarnation"][node]:
+                # The peer was restarted: what it had taken and not yet made durable went with it, so all of it goes again.
+                self.incarnations[node] = self.board.nodes["incarnation"][node]
+                self.outbox_sent[node] = self.outbox_forgotten[node]
             sent = int(self.outbox_sent[node])
             pushed = push_wrapped(ring.cursors, ring.slots, self.outbox[node], sent, int(self.outbox_durable[node]))
             if pushed:

@@ -1,0 +1,90 @@
+"""Carries out strikes on the nodes of an embedded platform, and keeps the witness that each one bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from simulator.fault.schedule import Fault
+from simulator.seeds import Stream, bits, stream_key
+from simulator.shard.journal import journal_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from simulator.fault.schedule import Schedule, Strike
+    from simulator.shard.pool import Pool
+
+
+class Injector:
+    """Strikes when a strike is due. `journals` is the folder of the nodes' journals."""
+
+    def __init__(self, schedule: Schedule, pool: Pool, journals: Path, seed: int) -> None:
+        self._schedule = schedule
+        self._pool = pool
+        self._journals = journals
+        self._key = stream_key(seed, Stream.FAULTS)
+        self._cuts = 0
+        self._paused: list[tuple[int, int]] = []  # (until_ns, node)
+
+    def next_ns(self) -> int | None:
+        """When something is to be done next; None: never."""
+        moments = [until for until, _ in self._paused]
+        if self._schedule.next_ns is not None:
+            moments.append(self._schedule.next_ns)
+        return min(moments, default=None)
+
+    def act(self, now_ns: int) -> list[dict[str, Any]]:
+        """Does what is due, and returns an event for each thing done."""
+        events = [event for strike in self._schedule.due(now_ns) for event in self._strike(strike)]
+        for until, node in [pause for pause in self._paused if pause[0] <= now_ns]:
+            self._paused.remove((until, node))
+            if all(other != node for _, other in self._paused):
+                self._signal(node, signal.SIGCONT)
+                events.append({"event": "fault_over", "fault": str(Fault.PAUSE), "node": node})
+        return events
+
+    def release(self) -> None:
+        """Lets everything go on that stands still."""
+        for _, node in self._paused:
+            self._signal(node, signal.SIGCONT)
+        self._paused.clear()
+
+    def _strike(self, strike: Strike) -> list[dict[str, Any]]:
+        if strike.fault is Fault.POWER_LOSS:
+            return self._power_loss(strike)
+        number = signal.SIGSTOP if strike.fault is Fault.PAUSE else signal.SIGKILL
+        events = []
+        for node in strike.nodes:
+            pid = self._pool.pids[node]
+            self._signal(node, number)
+            if strike.until_ns is not None:
+                self._paused.append((strike.until_ns, node))
+            events.append({"event": "fault", "fault": str(strike.fault), "node": node, "pid": pid})
+        return events
+
+    def _power_loss(self, strike: Strike) -> list[dict[str, Any]]:
+        """Kills every node, then takes from its journal what its disk had not synced, but for a random part of it.
+
+        `kill -9` alone would keep the page cache, and so lose nothing that was written.
+        """
+        self._pool.halt()
+        events = []
+        for node in strike.nodes:
+            path = journal_path(self._journals, node)
+            size = path.stat().st_size
+            synced = min(int(self._pool.row(node)["synced_bytes"]), size)
+            kept = synced + int(bits(self._key, (1 << 40) + self._cuts)) % (size - synced + 1)
+            self._cuts += 1
+            os.truncate(path, kept)
+            events.append({
+                "event": "fault", "fault": str(strike.fault), "node": node, "synced_bytes": synced,
+                "written_bytes": size, "kept_bytes": kept,
+            })  # fmt: skip
+        return events
+
+    def _signal(self, node: int, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it ended by itself in the meantime
+            os.kill(self._pool.pids[node], number)
