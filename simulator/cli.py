@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+benches = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(benches, name="bench", help="Measure what this machine can do, beside a naive baseline.")
+
 P = ParamSpec("P")
 
 
@@ -56,15 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return Exit.OK
 
 
-def _verb(work: Callable[P, int]) -> Callable[P, None]:
+def _verb(work: Callable[P, int], group: typer.Typer = app) -> Callable[P, None]:
     """Registers a verb, and turns what it returns or raises into the exit code."""
 
-    @app.command()
+    @group.command()
     @functools.wraps(work)
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         raise typer.Exit(_ended(functools.partial(work, *args, **kwargs)))
 
     return command
+
+
+def _bench(work: Callable[P, int]) -> Callable[P, None]:
+    """As `_verb`, below `sim bench`."""
+    return _verb(work, benches)
 
 
 def _ended(work: Callable[[], int]) -> int:
@@ -152,6 +160,39 @@ def schema() -> int:
     from simulator.scenario.model import Scenario  # noqa: PLC0415  heavy
 
     typer.echo(json.dumps(Scenario.schema_for_editors(), indent=2, ensure_ascii=False))
+    return Exit.OK
+
+
+@_bench
+def shards(
+    seconds: Annotated[
+        float | None, typer.Option(metavar="N", min=0.05, max=60.0, help="Measure each cell this long (2; quick: 0.4).")
+    ] = None,
+    rounds: Annotated[int, typer.Option(metavar="R", min=1, max=99, help="Measure R times and take medians.")] = 1,
+    *,
+    curve: Annotated[
+        bool,
+        typer.Option("--curve", help="Also the cost of a transaction by shards and accounts (half a minute more)."),
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A look, not a measurement: short cells.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> int:
+    """Measure the embedded platform: each durability, transfers within a shard and as they come.
+
+    Journals go to a temporary folder below the current one: durability means that disk. A cell writes at most 2 GB.
+    """
+    from simulator.bench import shards as bench  # noqa: PLC0415  heavy
+    from simulator.bench.table import progress, show  # noqa: PLC0415  heavy
+
+    asked = bench.settings(seconds, rounds, quick=quick, curve=curve)
+    with progress(asked.steps()) as step:
+        results = bench.measure(asked, step)
+    if as_json:
+        import json  # noqa: PLC0415  one verb's
+
+        typer.echo(json.dumps(results.as_json(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        show(results)
     return Exit.OK
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from simulator.balancer.policy import Policy, pick
 from simulator.kernel import int64, kernel
+from simulator.ledger.books import touched
 from simulator.ledger.digest import fingerprint
 from simulator.measure.recorder import (
     HISTORY,
@@ -42,7 +43,7 @@ STAGE = 8_192  # transactions released to one node at a time
 _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
 _PENDING, _REORDERED = int(Status.PENDING), REORDERED
 _OVERFLOW, _IN_FLIGHT, _LATE = int(Reason.OVERFLOW), int(Reason.IN_FLIGHT), int(Reason.LATE)
-_AUTHORIZE, _VOID = int(Kind.AUTHORIZE), int(Kind.VOID)
+_PAYMENT, _REFUND, _POST = int(Kind.PAYMENT), int(Kind.REFUND), int(Kind.POST)
 
 
 class InFlight(NamedTuple):
@@ -177,7 +178,7 @@ def settle(
             note(dense.response, tallies.totals, RESPONSE, slot_of_second, kind, node, now_ns - m["intended_ns"])
             note(dense.service, tallies.totals, SERVICE, slot_of_second, kind, node, now_ns - m["fired_ns"])
             tallies.shard_ok[now_second, shard] += 1
-            if kind not in (_AUTHORIZE, _VOID):
+            if kind in (_PAYMENT, _REFUND, _POST):
                 tallies.settled_minor[now_second] += m["amount_minor"]
             if 0 < lsn <= flight.seen_lsn[slot]:
                 flags = _REORDERED
@@ -246,7 +247,7 @@ class Dispatcher:
         self._write = write
         self._owners = backend.owners()
         self._flight = InFlight(
-            table=np.zeros(in_flight, TRANSACTION),
+            table=touched((in_flight,), TRANSACTION),
             seen_lsn=np.zeros(in_flight, np.int64),
             free=np.arange(in_flight - 1, -1, -1, dtype=np.uint32),
             free_count=np.array([in_flight], np.int64),

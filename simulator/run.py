@@ -260,6 +260,7 @@ def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
         durability=Durability[durability.upper()] if isinstance(durability, str) else Durability.INTERVAL,
         interval_ns=0 if isinstance(durability, str) else durability.interval,
         queue=embedded.queue, run=scenario.seed, restarts=embedded.restarts,
+        hold_term_ns=embedded.hold_expiry,
     )  # fmt: skip
 
 

@@ -51,6 +51,7 @@ class Kind(IntEnum):
     AUTHORIZE = 3  # hold the amount: available → reserved
     POST = 4  # settle a held amount: reserved → payee; related is the authorize
     VOID = 5  # release a held amount: reserved → available; related is the authorize
+    LOOKUP = 6  # what became of the transaction `related` of this payer; changes and logs nothing
 
 
 class Status(IntEnum):

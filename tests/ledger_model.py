@@ -96,6 +96,9 @@ class Ledger:
             if known.asked == asked:
                 return known.answer
             return Answer(Status.REJECTED, Reason.DUPLICATE, home.number, 0)
+        if asked.kind == Kind.LOOKUP:
+            found = home.known.get(asked.related)
+            return found.answer if found else Answer(Status.REJECTED, Reason.NOT_FOUND, home.number, 0)
         if asked.kind == Kind.AUTHORIZE and home.open_holds >= self.shape.remember // 2:
             return Answer(Status.REJECTED, Reason.LIMIT, home.number, 0)
         reason = self._objection(home, asked)

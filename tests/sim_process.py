@@ -96,7 +96,7 @@ def call(*arguments: str, cwd: Path | None = None, prefix: tuple[str, ...] = (),
 
 def run(folder: Path, *arguments: str, prefix: tuple[str, ...] = (), **env: str) -> Ended:
     """The small scenario into `folder`, to its end."""
-    ended = call("run", str(scenario(folder)), "--out", str(folder), *arguments, prefix=prefix, **env)
+    ended = call("run", str(scenario(folder)), "--out", str(folder), *arguments, cwd=None, prefix=prefix, **env)
     ended.folder = folder
     return ended
 

@@ -6,9 +6,11 @@ What was acknowledged is looked up in the journals here, by this file's own coun
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,50 +71,85 @@ def home_legs(run: Path) -> dict[int, Any]:
     return {int(record["id"]): record for record in records[(records["leg"] != Leg.CREDIT)]}
 
 
-def assert_that_nothing_acknowledged_is_missing(run: Path) -> None:
-    told, booked = acknowledged(run), home_legs(run)
-    assert len(told) > 1_000
-    assert sorted(told.keys() - booked.keys()) == []
-    lawful = {Kind.AUTHORIZE: {Leg.RESERVE}, Kind.VOID: {Leg.RELEASE}}
-    for key, row in told.items():
-        record = booked[key]
-        assert (int(record["shard"]), int(record["lsn"])) == (int(row["shard"]), int(row["lsn"]))
-        assert record["leg"] in lawful.get(Kind(int(record["kind"])), {Leg.TRANSFER, Leg.DEBIT})
-
-
-def assert_that_it_failed_in_good_order(ended: Ended, *reasons: str) -> None:
-    assert ended.code == 1
-    assert "Traceback" not in ended.out + ended.err
-    assert "unexpected" not in ended.out + ended.err
-    assert [name for name in sim_process.FILES if not (ended.folder / name).is_file()] == []
-    assert [path.name for path in ended.folder.iterdir() if path.name.endswith((".part", ".reserve"))] == []
-    summary = ended.summary
-    assert summary["verdict"] == "fail"
-    for reason in reasons:
-        assert reason in summary["failure"]
-    assert summary["audit"]["anomalies"] == {}
-    counts = summary["counts"]
-    assert counts["offered"] == counts["sent"] + counts["dropped"]
-    assert counts["sent"] == counts["ok"] + counts["rejected"] + counts["failed"] + counts["unknown"]
-    assert len(np.fromfile(ended.folder / "history.bin", HISTORY)) == counts["offered"]
-    assert summary["failure"] in ended.out + ended.err
-
-
-@pytest.mark.parametrize("durability", ["group", "os"])
-def test_a_journal_that_may_not_grow_ends_the_run_and_nothing_acknowledged_is_missing(
-    tmp_path: Path, durability: str
-) -> None:
-    # One node, so that its journal is what reaches the limit first; the report alone takes 5 MB of it.
-    ended = sim_process.run(
-        tmp_path / "run", "--quiet",
+def by_a_limit(folder: Path, durability: str) -> Ended:
+    """A run whose files may not grow past 6 MiB: one node, so that its journal comes to that first; the report takes 5."""
+    return sim_process.run(
+        folder / "run", "--quiet",
         *sim_process.settings(
             "duration=60s", "load.rate=30000/s", "load.mix={payment: 9, authorize: 1}", "load.accounts=20000",
             f"backend={{embedded: {{nodes: 1, shards: 2, durability: {durability}, remember: 131072}}}}",
         ),
         prefix=limited(6 * MIB),
     )  # fmt: skip
-    assert_that_it_failed_in_good_order(ended, "node 0", "journal", "File too large")
-    assert_that_nothing_acknowledged_is_missing(ended.folder)
+
+
+@dataclass
+class Filled:
+    """A run whose disk was full before its time, and the system's word for that."""
+
+    ended: Ended
+    word: str
+
+
+@pytest.fixture(scope="module", params=["group, by a limit", "os, by a limit", "group, two nodes, by a small disk"])
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    folder = tmp_path_factory.mktemp("filled")
+    durability, *_, how = request.param.split(", ")
+    if how == "by a limit":
+        yield Filled(by_a_limit(folder, durability), "File too large")
+        return
+    with small_disk(folder / "disk", "24m") as disk:
+        chosen = sim_process.settings("duration=60s", "load.rate=20000/s", "load.accounts=20000")
+        yield Filled(sim_process.run(disk / "run", "--quiet", *chosen), "No space left on device")
+
+
+def test_a_full_disk_ends_the_run_as_a_failure_with_one_clear_reason(filled: Filled) -> None:
+    assert filled.ended.code == 1
+    assert filled.ended.summary["verdict"] == "fail"
+    reason = rf"node \d stopped: its journal could not be written: {filled.word}"
+    assert re.fullmatch(rf"{reason}(; {reason})*", filled.ended.summary["failure"])
+    assert filled.ended.summary["stop_reason"] == filled.ended.summary["failure"]
+
+
+def test_a_full_disk_is_told_to_whoever_looks_at_the_output(filled: Filled) -> None:
+    output = filled.ended.out + filled.ended.err
+    assert "Traceback" not in output
+    assert "unexpected" not in output
+    assert f"its journal could not be written: {filled.word}" in output
+
+
+def test_every_file_is_written_though_the_disk_was_full(filled: Filled) -> None:
+    folder = filled.ended.folder
+    assert [name for name in sim_process.FILES if not (folder / name).is_file()] == []
+    assert [path.name for path in folder.iterdir() if path.name.endswith((".part", ".reserve"))] == []
+    assert (folder / "report.html").read_text("utf-8").rstrip().endswith("</html>")
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text("utf-8").splitlines()]
+    assert "node_stopped" in {event["event"] for event in events}
+
+
+def test_counts_add_up_though_the_disk_was_full(filled: Filled) -> None:
+    counts = filled.ended.summary["counts"]
+    assert counts["offered"] == counts["sent"] + counts["dropped"]
+    assert counts["sent"] == counts["ok"] + counts["rejected"] + counts["failed"] + counts["unknown"]
+    assert len(np.fromfile(filled.ended.folder / "history.bin", HISTORY)) == counts["offered"]
+    assert sum(filled.ended.series["offered"]) == counts["offered"]
+
+
+def test_nothing_acknowledged_is_missing_though_the_disk_was_full(filled: Filled) -> None:
+    told, booked = acknowledged(filled.ended.folder), home_legs(filled.ended.folder)
+    assert len(told) == filled.ended.summary["counts"]["ok"] > 1_000
+    assert sorted(told.keys() - booked.keys()) == []
+    lawful = {Kind.AUTHORIZE: {Leg.RESERVE}, Kind.VOID: {Leg.RELEASE}}
+    for key, row in told.items():
+        record = booked[key]
+        assert (int(record["shard"]), int(record["lsn"])) == (int(row["shard"]), int(row["lsn"]))
+        assert Leg(int(record["leg"])) in lawful.get(Kind(int(record["kind"])), {Leg.TRANSFER, Leg.DEBIT})
+
+
+def test_a_full_disk_is_no_anomaly_neither_at_once_nor_when_audited_again(filled: Filled) -> None:
+    assert filled.ended.summary["audit"]["verdict"] == "unknown"
+    assert filled.ended.summary["audit"]["anomalies"] == {}
+    assert main(["audit", str(filled.ended.folder)]) == 1
 
 
 def test_a_history_that_may_not_grow_ends_the_run_and_can_still_be_audited_later(tmp_path: Path) -> None:
@@ -130,18 +167,6 @@ def test_a_history_that_may_not_grow_ends_the_run_and_can_still_be_audited_later
     assert "history" in ended.summary["failure"]
     assert ended.summary["audit"]["anomalies"] == {}
     assert main(["audit", str(ended.folder)]) != 122
-
-
-def test_a_small_disk_that_fills_still_holds_every_file_and_everything_acknowledged(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "24m") as disk:
-        ended = sim_process.run(
-            disk / "run", "--quiet",
-            *sim_process.settings("duration=10s", "load.rate=20000/s", "load.accounts=20000"),
-        )  # fmt: skip
-        assert_that_it_failed_in_good_order(ended, "journal", "No space left on device")
-        assert_that_nothing_acknowledged_is_missing(ended.folder)
-        events = [json.loads(line) for line in (ended.folder / "events.jsonl").read_text("utf-8").splitlines()]
-        assert "node_stopped" in {event["event"] for event in events}
 
 
 def test_a_disk_that_is_full_before_the_start_is_told_in_one_line_and_nothing_is_left(tmp_path: Path) -> None:

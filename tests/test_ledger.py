@@ -143,10 +143,13 @@ class Platform:
     def new_request(self, step: Step) -> Asked:
         what, a, b, c, d = step
         number = len(self.asked) + 1
-        if what < 50:
-            kind = Kind.PAYMENT if what < 33 else Kind.AUTHORIZE
+        if what < 48:
+            kind = Kind.PAYMENT if what < 32 else Kind.AUTHORIZE
             amount = (1, 7, 20, 40, 60, 100, 101, 0, -1, -(2**63), 2**63 - 1)[c % 11]
             asked = Asked(number, kind, _party(a), _party(b), amount)
+        elif what < 52:
+            old = self.asked[a % len(self.asked)] if self.asked else Asked(number, Kind.PAYMENT, 0, 1, 1)
+            asked = Asked(number, Kind.LOOKUP, old.payer, old.payee, 0, old.id if b % 5 else 10**9)
         else:
             kind = Kind.REFUND if what < 60 else Kind.POST if what < 72 else Kind.VOID
             fitting = (Kind.PAYMENT, Kind.POST) if kind == Kind.REFUND else (Kind.AUTHORIZE,)
@@ -234,7 +237,8 @@ class Platform:
 def _party(word: int) -> int:
     """Mostly an account; now and then none, the first one past the end among them."""
     accounts = CUSTOMERS + MERCHANTS
-    return (*range(accounts), *range(CUSTOMERS), accounts, 2**32 - 1)[word % (accounts + CUSTOMERS + 2)]
+    parties: list[int] = [*range(accounts), *range(CUSTOMERS), accounts, 2**32 - 1]
+    return parties[word % len(parties)]
 
 
 words = st.integers(0, 999)
@@ -259,13 +263,16 @@ def test_a_long_run_meets_every_refusal_and_comes_to_rest_balanced(nodes: int) -
     steps = np.random.default_rng(7).integers(0, [100, 1_000, 1_000, 1_000, 1_000], (1_500, 5))
     platform.run((int(w), int(a), int(b), int(c), int(d)) for w, a, b, c, d in steps)
     met = set(platform.seen)
-    every = {(kind, Reason.NONE) for kind in Kind}
-    every |= {(kind, reason) for kind in Kind for reason in (Reason.AMOUNT, Reason.ACCOUNT, Reason.DUPLICATE)}
-    every |= {(kind, Reason.FUNDS) for kind in (Kind.PAYMENT, Kind.AUTHORIZE, Kind.REFUND)}
-    every |= {
-        (kind, reason) for kind in (Kind.REFUND, Kind.POST, Kind.VOID) for reason in (Reason.NOT_FOUND, Reason.EXCEEDS)
+    follow_ups = (Kind.REFUND, Kind.POST, Kind.VOID)
+    moves = (Kind.PAYMENT, Kind.AUTHORIZE, *follow_ups)
+    every = {
+        (kind, reason) for kind in moves for reason in (Reason.NONE, Reason.AMOUNT, Reason.ACCOUNT, Reason.DUPLICATE)
     }
+    every |= {(kind, Reason.FUNDS) for kind in (Kind.PAYMENT, Kind.AUTHORIZE, Kind.REFUND)}
+    every |= {(kind, reason) for kind in follow_ups for reason in (Reason.NOT_FOUND, Reason.EXCEEDS)}
     every |= {(kind, Reason.STATE) for kind in (Kind.POST, Kind.VOID)}
+    every |= {(Kind.LOOKUP, reason) for reason in (Reason.NONE, Reason.NOT_FOUND)}
+    met -= {(Kind.LOOKUP, reason) for reason in Reason} - every  # the reasons of what was looked up
     assert met == every
     if nodes == 2:
         platform.deliver(0, 1, 10_000)

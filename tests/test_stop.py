@@ -162,8 +162,8 @@ def test_a_node_that_is_killed_ends_the_run_with_a_clear_reason(tmp_path: Path) 
     summary = ended.summary
     assert (summary["verdict"], summary["failure"]) == ("fail", "node 0 stopped: killed by signal 9")
     assert summary["audit"]["anomalies"] == {}
-    assert summary["failure"] in ended.out + ended.err
     assert not [name for name in sim_process.FILES if not (ended.folder / name).is_file()]
+    assert summary["failure"] in ended.out + ended.err
 
 
 def test_a_killed_generator_leaves_nothing_and_says_so(tmp_path: Path) -> None:

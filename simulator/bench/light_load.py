@@ -12,7 +12,7 @@ import numpy as np
 
 from simulator.bench.rig import BooksError, Rig
 from simulator.errors import BackendError
-from simulator.kernel import kernel
+from simulator.kernel import int64, kernel
 from simulator.measure.histogram import COUNTS, Histogram, count_one
 from simulator.shard.ring import pop, push
 from simulator.transaction import OUTCOME, Status
@@ -32,6 +32,7 @@ _SLEEP_MAX_S = 0.01
 _DRAIN_NS = 10_000_000_000
 _PR_SET_TIMERSLACK = 29
 _SLACK_NS = 1_000
+_OK = int(Status.OK)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def send_due(
     sent = push(cursors, slots, batch, start, stop)
     for i in range(start, start + sent):
         if batch[i]["id"] >= first_id:
-            count_one(lags, now_ns - batch[i]["intended_ns"])
+            count_one(lags, int64(now_ns - batch[i]["intended_ns"]))
     return sent
 
 
@@ -69,18 +70,17 @@ def count_responses(
     """Counts the response times of outcomes[:count], whose id i was intended at (i - 1) · gap_ns; returns how many were ok."""
     ok = 0
     for i in range(count):
-        number = np.int64(outcomes[i]["id"])
+        number = int64(outcomes[i]["id"])
         if number >= first_id:
             count_one(counts, now_ns - (number - 1) * gap_ns)
-        if outcomes[i]["status"] == 1:
+        if outcomes[i]["status"] == _OK:
             ok += 1
     return ok
 
 
-assert Status.OK == 1  # noqa: S101  as `count_responses` has it
-
-
-def light_load(rig: Rig, premade: Premade, interruption: Interruption, *, warm_up_s: float, seconds: float) -> LightLoad:
+def light_load(
+    rig: Rig, premade: Premade, interruption: Interruption, *, warm_up_s: float, seconds: float
+) -> LightLoad:
     """Sends RATE_PER_S regular arrivals a second to a fresh platform, then drains and closes it.
 
     Raises as `saturate` does.

@@ -14,12 +14,13 @@ import numpy as np
 
 from simulator.errors import BackendError, Exit, SimError, UsageError
 from simulator.measure.histogram import Histogram
-from simulator.shard.layout import Durability, Shape
 from simulator.shard.pool import Pool
 from simulator.shard.worker import closing_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from simulator.shard.layout import Durability, Shape
 
 QUEUE = 65_536  # slots of each ring, as a scenario's default
 INTERVAL_NS = 10_000_000

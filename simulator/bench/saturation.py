@@ -115,7 +115,13 @@ class Feeder:
 
 
 def saturate(
-    rig: Rig, batches: list[NDArray[Any]], interruption: Interruption, *, warm_up_s: float, seconds: float, disk_bytes: int
+    rig: Rig,
+    batches: list[NDArray[Any]],
+    interruption: Interruption,
+    *,
+    warm_up_s: float,
+    seconds: float,
+    disk_bytes: int,
 ) -> Load:
     """Loads a platform to its limit, then drains and closes it.
 
@@ -143,7 +149,9 @@ def saturate(
     rig.close()
     unlike = feeder.sent - int(feeder.tally[Status.OK]) - int(feeder.tally[Status.REJECTED])
     if unlike or not feeder.complete():
-        raise BooksError(f"of {feeder.sent:,} transactions sent {feeder.answered:,} were answered, {unlike:,} unlike the rest")
+        raise BooksError(
+            f"of {feeder.sent:,} transactions sent {feeder.answered:,} were answered, {unlike:,} unlike the rest"
+        )
     return Load(
         measured_s=ended - began,
         ok=ok_ended - ok,

@@ -8,7 +8,7 @@ id only for the owned ones.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class State(IntEnum):
 ENTRY_LIFE_CYCLE: dict[tuple[State, str], tuple[State, ...]] = {
     (State.HELD, "post"): (State.HELD, State.CLOSED),  # in part, or the rest
     (State.HELD, "void"): (State.HELD, State.CLOSED),
+    (State.HELD, "expiry"): (State.CLOSED,),
     (State.REFUNDABLE, "refund"): (State.REFUNDABLE,),  # until nothing remains: then EXCEEDS
 }
 
@@ -79,12 +80,23 @@ class Books(NamedTuple):
     slots: NDArray[np.uint32]  # (place, generation, hash slot): position + 1; 0: empty
     used: NDArray[np.int64]  # (place, generation) entries in use
     current: NDArray[np.int64]  # (place,) the generation that takes new entries
+    now_ns: NDArray[np.int64]  # (1,) the time that new holds are made at
+    hold_ids: NDArray[np.uint64]  # (place, circle) holds in the order they were made, closed ones among them
+    hold_made_ns: NDArray[np.int64]  # (place, circle)
+    hold_ends: NDArray[np.int64]  # (place, 2) ever-growing positions: the oldest, and one past the newest
+
+
+def touched(shape: tuple[int, ...], dtype: np.dtype[np.void] | type[np.uint32]) -> NDArray[Any]:
+    """A zeroed array whose memory is really there: a first touch in the middle of a run costs up to a millisecond a page."""
+    array: NDArray[Any] = np.empty(shape, dtype)
+    array.view(np.uint8).fill(0)
+    return array
 
 
 def open_books(shape: Shape, node: int) -> Books:
     """Fresh books for the shards that `node` owns at the start: customers at the opening balance, merchants at 0.
 
-    Memory, touched as it is used: 16 bytes an account, 112 bytes for each of `shape.remember` ids in each shard.
+    Memory: 16 bytes an account, 112 bytes for each of `shape.remember` ids in each shard.
     """
     owner = shape.owners()
     owned = np.flatnonzero(owner == node)
@@ -112,8 +124,12 @@ def open_books(shape: Shape, node: int) -> Books:
         transit_in=np.zeros((s, s), np.int64),
         sequence_out=np.zeros((s, s), np.int64),
         sequence_in=np.zeros((s, s), np.int64),
-        entries=np.zeros((len(owned), 2, shape.remember), ENTRY),
-        slots=np.zeros((len(owned), 2, 2 * shape.remember), np.uint32),
+        entries=touched((len(owned), 2, shape.remember), ENTRY),
+        slots=touched((len(owned), 2, 2 * shape.remember), np.uint32),
         used=np.zeros((len(owned), 2), np.int64),
         current=np.zeros(len(owned), np.int64),
+        now_ns=np.zeros(1, np.int64),
+        hold_ids=np.zeros((len(owned), shape.remember), np.uint64),
+        hold_made_ns=np.zeros((len(owned), shape.remember), np.int64),
+        hold_ends=np.zeros((len(owned), 2), np.int64),
     )

@@ -30,7 +30,7 @@ SIDE_RELEASE = 4
 _TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE = (
     int(leg) for leg in (Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE)
 )
-_AUTHORIZE, _VOID = int(Kind.AUTHORIZE), int(Kind.VOID)
+_AUTHORIZE, _VOID, _LOOKUP = int(Kind.AUTHORIZE), int(Kind.VOID), int(Kind.LOOKUP)
 
 
 @inlined
@@ -70,7 +70,7 @@ def add_acknowledged(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64
         add_side(sums, key, print_, SIDE_RESERVE)
     elif kind == _VOID:
         add_side(sums, key, print_, SIDE_RELEASE)
-    else:
+    elif kind != _LOOKUP:
         add_side(sums, key, print_, SIDE_DEBIT)
         add_side(sums, key, print_, SIDE_CREDIT)
 

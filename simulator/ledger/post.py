@@ -15,6 +15,7 @@ import numpy as np
 
 from simulator.kernel import inlined, int64, kernel, prefetch
 from simulator.ledger.books import AVAILABLE, LSN_MAX, RESERVED, Books, State
+from simulator.ledger.holds import note_hold
 from simulator.ledger.window import find, holds_max, remember
 from simulator.seeds import mix
 from simulator.shard.layout import Leg, Message
@@ -32,7 +33,7 @@ MARKS = 4
 
 _AHEAD = 12  # messages between asking for a cache line and using it: about a memory latency
 
-_PAYMENT, _REFUND, _AUTHORIZE, _POST, _VOID = (int(k) for k in Kind)
+_PAYMENT, _REFUND, _AUTHORIZE, _POST, _VOID, _LOOKUP = (int(k) for k in Kind)
 _OK, _REJECTED = int(Status.OK), int(Status.REJECTED)
 _NONE, _FUNDS, _DUPLICATE, _OVERFLOW = int(Reason.NONE), int(Reason.FUNDS), int(Reason.DUPLICATE), int(Reason.OVERFLOW)
 _NOT_FOUND, _EXCEEDS, _STATE, _LIMIT = int(Reason.NOT_FOUND), int(Reason.EXCEEDS), int(Reason.STATE), int(Reason.LIMIT)
@@ -196,6 +197,15 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
     payer = m["payer"]
     payee = m["payee"]
 
+    if kind == _LOOKUP:
+        generation, position = find(books, place, m["related"])
+        if generation >= 0:
+            entry = books.entries[place, generation, position]
+            reply(replies, marks, shard, entry["lsn"], entry["status"], entry["reason"], m)
+        else:
+            reply(replies, marks, shard, 0, _REJECTED, _NOT_FOUND, m)
+        return
+
     generation, position = find(books, place, m["id"])
     if generation >= 0:
         entry = books.entries[place, generation, position]
@@ -261,6 +271,7 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
         books.holds[shard] += 1
         lsn = write(books, journal, marks, shard, _LEG_RESERVE, _NONE, m)
         fill_entry(books, place, lsn, _OK, _NONE, _HELD, amount, m)
+        note_hold(books, place, m["id"])
     elif kind == _VOID:
         books.accounts[row, RESERVED] -= amount
         books.accounts[row, AVAILABLE] += amount

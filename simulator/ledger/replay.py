@@ -1,7 +1,8 @@
 """Rebuilds a node's books from its journal: what a restart does, record by record, in the order they were booked.
 
 Booking and restoring must agree to the last field, including the window of remembered ids, or a client that asks again after a
-restart would be told something else than before. `tests/test_recovery.py` holds the two against each other.
+restart would be told something else than before. One thing starts anew: the term of holds that are still open, counted from
+the restart, because the journal does not carry it. `tests/test_recovery.py` holds the two against each other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 from simulator.kernel import int64, kernel
 from simulator.ledger.books import AVAILABLE, RESERVED, Books, State
+from simulator.ledger.holds import note_hold
 from simulator.ledger.post import fill_entry, send_credit
 from simulator.ledger.window import find
 from simulator.shard.layout import Leg
@@ -73,6 +75,7 @@ def restore(  # noqa: C901, PLR0915  a kernel is long but straight
             books.accounts[payer_row, RESERVED] += amount
             books.holds[shard] += 1
             fill_entry(books, place, lsn, _OK, _NONE, _HELD, amount, r)
+            note_hold(books, place, r["id"])
         elif leg == _LEG_RELEASE:
             books.accounts[payer_row, RESERVED] -= amount
             books.accounts[payer_row, AVAILABLE] += amount

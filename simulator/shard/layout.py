@@ -127,9 +127,9 @@ NODE_BOARD = np.dtype(
     {
         "names": [
             "state", "pid", "errno", "frames", "records", "bytes", "handed_on", "busy_ns", "outbox_max",
-            "refused", "cpu_ns", "sequence_gaps", "incarnation", "synced_bytes", "replayed", "replay_ns",
+            "refused", "cpu_ns", "sequence_gaps", "incarnation", "synced_bytes", "replayed", "replay_ns", "expired",
         ],
-        "formats": ["<i8"] * 16,
+        "formats": ["<i8"] * 17,
         "itemsize": 256,
     }
 )  # fmt: skip

@@ -58,6 +58,7 @@ class Pool:
         queue: int,
         run: int,
         restarts: int = 0,
+        hold_term_ns: int = 600_000_000_000,
     ) -> None:
         """Makes rings and board.
 
@@ -67,7 +68,13 @@ class Pool:
         self.shape = shape
         self.board = Board(shape)
         self.wiring = Wiring(shape.nodes, queue)
-        self._options = {"folder": folder, "durability": durability, "interval_ns": interval_ns, "run": run}
+        self._options = {
+            "folder": folder,
+            "durability": durability,
+            "interval_ns": interval_ns,
+            "run": run,
+            "hold_term_ns": hold_term_ns,
+        }
         self._processes: list[ForkProcess] = []
         self._restarts_left = restarts if durability != Durability.MEMORY else 0
         self._attempts: dict[int, int] = {}  # starts since a node was last ready

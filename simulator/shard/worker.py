@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.ledger.books import AVAILABLE, RESERVED, open_books
+from simulator.ledger.books import AVAILABLE, RESERVED, open_books, touched
 from simulator.ledger.digest import BUCKETS, add_legs
+from simulator.ledger.holds import expire
 from simulator.ledger.post import GAPS, JOURNAL, MARKS, REFUSED, REPLIES, apply, forget, refuse
 from simulator.ledger.replay import refill_outbox, restore
 from simulator.measure.histogram import count_one
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 TURN_MAX = 16_384  # requests a turn takes from one ring, so that no producer starves another
 _OUTBOX = 1 << 17  # far legs that a peer has not acknowledged, a peer
+_EXPIRY_LOOK_NS = 1_000_000  # how often a node looks for holds whose term is over
 _IDLE_S = 0.1  # how long an idle node sleeps before it looks around by itself
 _QUIESCE_S = 0.001  # the same while stopping: a peer's acknowledgement rings no bell
 _BLOCKED_S = 0.000_2  # how long it sleeps when a full ring is what it waits for
@@ -62,6 +64,7 @@ class Node:
     def __init__(
         self, node: int, shape: Shape, wiring: Wiring, board: Board, *,
         folder: Path, durability: Durability, interval_ns: int, run: int,
+        hold_term_ns: int = 600_000_000_000,
     ) -> None:  # fmt: skip
         self.node = node
         self.shape = shape
@@ -70,13 +73,14 @@ class Node:
         self.folder = folder
         self.durability = durability
         self.interval_ns = interval_ns
+        self.hold_term_ns = hold_term_ns
         self.books = open_books(shape, node)
         self.wiring = wiring
         self.inbound = [wiring.requests[node]]
         self.inbound += [ring for a in range(shape.nodes) if (ring := wiring.peers[a][node]) is not None]
         self.peers = [(b, ring) for b, ring in enumerate(wiring.peers[node]) if ring is not None]
-        self.records = np.zeros(4 * TURN_MAX * len(self.inbound), RECORD)
-        self.pending = np.zeros(2 * TURN_MAX * len(self.inbound), OUTCOME)
+        self.records = touched((4 * TURN_MAX * len(self.inbound),), RECORD)
+        self.pending = touched((2 * TURN_MAX * len(self.inbound),), OUTCOME)
         self.released = 0  # replies already pushed of those pending
         self.durable = 0  # replies that may be released
         self.handed_on = np.zeros((shape.nodes, TURN_MAX), TRANSACTION)
@@ -88,6 +92,7 @@ class Node:
         self.outbox_forgotten = np.zeros(shape.nodes, np.int64)
         self.marks = np.zeros(MARKS, np.int64)
         self.synced_ns = 0
+        self.expired_ns = 0
         self.unsynced = False
         self.sums = np.zeros((BUCKETS, 2), np.uint64)  # used where nothing is written: Durability.MEMORY
         self.owned = np.flatnonzero(self.books.place >= 0)
@@ -132,6 +137,11 @@ class Node:
 
     def turn(self) -> bool:
         """One turn; says whether anything moved. Raises OSError when the journal cannot be made durable."""
+        now_ns = self.now_ns()
+        self.books.now_ns[0] = now_ns
+        if now_ns - self.expired_ns > _EXPIRY_LOOK_NS:
+            self.expired_ns = now_ns
+            self.row["expired"] += expire(self.books, self.hold_term_ns, self.records, self.marks)
         moved = self._take()
         moved |= self._hand_on()
         self._commit()

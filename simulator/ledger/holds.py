@@ -1,0 +1,100 @@
+"""Holds that nobody completes: found in the order they were made, and released when their term is over.
+
+A term is the same for all holds, so they expire in the order they were made and a queue is enough. A completed hold stays in the
+queue until it is at its front, or until the queue is full and is swept: open holds are at most half of it (`holds_max`), so
+a sweep always makes room, and costs as much as the pushes since the one before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simulator.kernel import inlined, kernel
+from simulator.ledger.books import AVAILABLE, RESERVED, Books, State
+from simulator.ledger.window import find
+from simulator.shard.layout import Leg
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_HELD, _CLOSED = int(State.HELD), int(State.CLOSED)
+_EXPIRE = int(Leg.EXPIRE)
+_JOURNAL = 0  # position of the journal's length in `marks`, as in simulator.ledger.post
+
+
+@kernel
+def is_open(books: Books, place: int, key: np.uint64) -> bool:
+    """Whether a hold still has something to post or void."""
+    generation, position = find(books, place, key)
+    return generation >= 0 and books.entries[place, generation, position]["state"] == _HELD
+
+
+@kernel
+def sweep(books: Books, place: int) -> None:
+    """Takes the completed holds out of a full queue."""
+    circle = books.hold_ids.shape[1]
+    kept = books.hold_ends[place, 0]
+    for at in range(books.hold_ends[place, 0], books.hold_ends[place, 1]):
+        key = books.hold_ids[place, at % circle]
+        if is_open(books, place, key):
+            books.hold_ids[place, kept % circle] = key
+            books.hold_made_ns[place, kept % circle] = books.hold_made_ns[place, at % circle]
+            kept += 1
+    books.hold_ends[place, 1] = kept
+
+
+@inlined
+def note_hold(books: Books, place: int, key: np.uint64) -> None:
+    """Queues a new hold for its expiry."""
+    circle = books.hold_ids.shape[1]
+    if books.hold_ends[place, 1] - books.hold_ends[place, 0] == circle:
+        sweep(books, place)
+    at = books.hold_ends[place, 1]
+    books.hold_ids[place, at % circle] = key
+    books.hold_made_ns[place, at % circle] = books.now_ns[0]
+    books.hold_ends[place, 1] = at + 1
+
+
+@kernel
+def expire(books: Books, term_ns: int, journal: NDArray[np.void], marks: NDArray[np.int64]) -> int:
+    """Releases every hold older than its term, as far as the open frame has room; returns how many."""
+    shards = np.uint32(books.shards)
+    circle = books.hold_ids.shape[1]
+    released = 0
+    for shard in range(books.shards):
+        place = books.place[shard]
+        if place < 0:
+            continue
+        while books.hold_ends[place, 0] < books.hold_ends[place, 1] and marks[_JOURNAL] < journal.shape[0]:
+            at = books.hold_ends[place, 0] % circle
+            if books.hold_made_ns[place, at] + term_ns > books.now_ns[0]:
+                break
+            generation, position = find(books, place, books.hold_ids[place, at])
+            books.hold_ends[place, 0] += 1
+            if generation < 0 or books.entries[place, generation, position]["state"] != _HELD:
+                continue
+            entry = books.entries[place, generation, position]
+            amount = entry["remaining_minor"]
+            row = books.base[shard] + entry["payer"] // shards
+            books.accounts[row, RESERVED] -= amount
+            books.accounts[row, AVAILABLE] += amount
+            books.holds[shard] -= 1
+            books.lsn[shard] += 1
+            entry["remaining_minor"] = 0
+            entry["state"] = _CLOSED
+            record = journal[marks[_JOURNAL]]
+            marks[_JOURNAL] += 1
+            record["id"] = entry["id"]
+            record["amount_minor"] = amount
+            record["related"] = entry["related"]
+            record["payer"] = entry["payer"]
+            record["payee"] = entry["payee"]
+            record["lsn"] = books.lsn[shard]
+            record["shard"] = shard
+            record["kind"] = entry["kind"]
+            record["leg"] = _EXPIRE
+            record["reason"] = 0
+            released += 1
+    return released
