@@ -8,6 +8,7 @@ in the outcome, so settling needs no search.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -235,9 +236,13 @@ class Dispatcher:
 
     def __init__(
         self, backend: Backend, policy: Policy, seed: int, tallies: Tallies, recorder: Recorder, *,
-        in_flight: int, patience_ns: int, write: Callable[[memoryview], None],
+        in_flight: int, patience_ns: int, write: Callable[[memoryview], None], hold_back: bool = False,
     ) -> None:  # fmt: skip
-        """`write` takes the bytes of history rows, in order. `in_flight` is the size of the table."""
+        """`write` takes the bytes of history rows, in order. `in_flight` is the size of the table.
+
+        With `hold_back` a transaction that finds its node's queue full waits here, in order and within its patience and the
+        in-flight table; without, it is rejected at once.
+        """
         self.backend = backend
         self.tallies = tallies
         self.recorder = recorder
@@ -258,7 +263,8 @@ class Dispatcher:
         self._staged_count = np.zeros(backend.nodes, np.int64)
         self._history = np.zeros(65_536, HISTORY)
         self._history_count = np.zeros(1, np.int64)
-        self._refused = np.zeros(STAGE, OUTCOME)
+        self._hold_back = hold_back
+        self._held: list[deque[NDArray[np.void]]] = [deque() for _ in range(backend.nodes)]
         self._asking: dict[int, int] = {}  # nodes that came back, and the slot up to which they were asked again
         self._again = np.zeros(STAGE, TRANSACTION)
         self.asked_again = 0
@@ -286,15 +292,37 @@ class Dispatcher:
             count = int(self._staged_count[node])
             self._staged_count[node] = 0
             batch = self._staged[node, :count]
-            accepted = self.backend.offer(int(node), batch)
-            if accepted < count:
-                refused = self._refused[: count - accepted]
-                refused["id"] = batch["id"][accepted:]
-                refused["slot"] = batch["slot"][accepted:]
-                refused["lsn"] = 0
-                refused["status"] = _REJECTED
-                refused["reason"] = _OVERFLOW
-                self.settle(refused, now_ns)
+            held = self._held[node]
+            accepted = 0 if held else self.backend.offer(int(node), batch)
+            if accepted == count:
+                continue
+            if self._hold_back:
+                held.append(batch[accepted:].copy())
+            else:
+                self._refuse(batch[accepted:], now_ns)
+
+    def _refuse(self, batch: NDArray[np.void], now_ns: int) -> None:
+        """Settles what the backend's queue had no room for."""
+        refused = np.zeros(len(batch), OUTCOME)
+        refused["id"] = batch["id"]
+        refused["slot"] = batch["slot"]
+        refused["status"] = _REJECTED
+        refused["reason"] = _OVERFLOW
+        self.settle(refused, now_ns)
+
+    def push_held(self, now_ns: int) -> None:
+        """Offers again, in order, what was held back; what has waited longer than `patience` is refused. Call it every turn."""
+        for node, held in enumerate(self._held):
+            while held:
+                late = int(np.searchsorted(held[0]["fired_ns"], now_ns - self._patience_ns))
+                if late:
+                    self._refuse(held[0][:late], now_ns)
+                    held[0] = held[0][late:]
+                accepted = self.backend.offer(node, held[0]) if len(held[0]) else 0
+                if accepted < len(held[0]):
+                    held[0] = held[0][accepted:]
+                    break
+                held.popleft()
 
     def settle(self, outcomes: NDArray[np.void], now_ns: int) -> None:
         """Counts a batch of outcomes (OUTCOME) as answered at `now_ns`."""

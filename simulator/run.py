@@ -131,6 +131,7 @@ class Run:
         dispatcher = Dispatcher(
             self.backend, Policy[scenario.balancer.policy.upper()], scenario.seed, self.tallies, recorder,
             in_flight=scenario.dispatcher.in_flight, patience_ns=scenario.dispatcher.patience, write=write,
+            hold_back=scenario.backend.embedded is not None and scenario.backend.embedded.overflow != "refuse",
         )  # fmt: skip
         source = build_source(scenario)
         return recorder, WallEngine(dispatcher, source, self.clock, self.stop, drain_ns=scenario.dispatcher.drain)
@@ -261,6 +262,7 @@ def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
         interval_ns=0 if isinstance(durability, str) else durability.interval,
         queue=embedded.queue, run=scenario.seed, restarts=embedded.restarts,
         hold_term_ns=embedded.hold_expiry,
+        drop_oldest=embedded.overflow == "drop_oldest",
     )  # fmt: skip
 
 

@@ -91,14 +91,14 @@ class Ledger:
     def request(self, asked: Asked) -> Answer:
         """Decides, books, and says what the client is told."""
         home = self.shards[asked.payer % self.shape.shards]
+        if asked.kind == Kind.LOOKUP:
+            found = home.known.get(asked.related)
+            return found.answer if found else Answer(Status.REJECTED, Reason.NOT_FOUND, home.number, 0)
         known = home.known.get(asked.id)
         if known is not None:
             if known.asked == asked:
                 return known.answer
             return Answer(Status.REJECTED, Reason.DUPLICATE, home.number, 0)
-        if asked.kind == Kind.LOOKUP:
-            found = home.known.get(asked.related)
-            return found.answer if found else Answer(Status.REJECTED, Reason.NOT_FOUND, home.number, 0)
         if asked.kind == Kind.AUTHORIZE and home.open_holds >= self.shape.remember // 2:
             return Answer(Status.REJECTED, Reason.LIMIT, home.number, 0)
         reason = self._objection(home, asked)

@@ -111,7 +111,7 @@ class Books:
                 mine = found["shard"] == shard
                 found["lsn"][mine] = np.arange(1, int(mine.sum()) + 1)
         # A client is told the position of the leg at its home; the first one, if there are two.
-        home = np.concatenate([found[found["leg"] != Leg.CREDIT] for found in self.records])[::-1]
+        home = np.concatenate([found[~np.isin(found["leg"], (Leg.CREDIT, Leg.EXPIRE))] for found in self.records])[::-1]
         told = dict(zip(home["id"].tolist(), home["lsn"].tolist(), strict=True))
         kept = zip(self.history["id"].tolist(), self.history["lsn"].tolist(), strict=True)
         self.history["lsn"] = [told.get(key, lsn) for key, lsn in kept]
@@ -152,7 +152,7 @@ class Books:
         np.add.at(into, mine["payer"][arrives] % self.shards, amount[arrives])
         taken = (leg == Leg.TRANSFER) | leaves
         settled = taken & (mine["kind"] == Kind.POST)
-        held, freed = leg == Leg.RESERVE, leg == Leg.RELEASE
+        held, freed = leg == Leg.RESERVE, np.isin(leg, (Leg.RELEASE, Leg.EXPIRE))
         customers = len(range(shard, int(self.header["customers"]), self.shards))
         available = customers * int(self.header["opening_minor"])
         available += _sum(amount, arrives | (leg == Leg.TRANSFER)) - _sum(amount, taken & ~settled)

@@ -149,12 +149,12 @@ def test_an_interrupt_before_the_start_leaves_no_folder_or_a_whole_one(tmp_path:
     assert not ended.folder.exists() or all((ended.folder / name).is_file() for name in sim_process.FILES)
 
 
-def test_a_node_that_is_killed_ends_the_run_with_a_clear_reason(tmp_path: Path) -> None:
-    with Running(tmp_path / "run", "--quiet", *LONG) as running:
+def test_a_killed_node_that_may_not_come_back_ends_the_run_with_a_clear_reason(tmp_path: Path) -> None:
+    never = sim_process.settings("backend.embedded.restarts=0")
+    with Running(tmp_path / "run", "--quiet", *LONG, *never) as running:
         running.wait_until_under_way()
         started = sim_process.children(running.process.pid)
-        victim = min(started)
-        os.kill(victim, signal.SIGKILL)
+        os.kill(min(started), signal.SIGKILL)
         ended = running.end()
         assert_that_nobody_is_left(running, started)
     assert ended.code == 1
@@ -164,6 +164,23 @@ def test_a_node_that_is_killed_ends_the_run_with_a_clear_reason(tmp_path: Path) 
     assert summary["audit"]["anomalies"] == {}
     assert not [name for name in sim_process.FILES if not (ended.folder / name).is_file()]
     assert summary["failure"] in ended.out + ended.err
+
+
+def test_a_run_whose_node_was_killed_and_came_back_leaves_nobody_and_no_anomaly(tmp_path: Path) -> None:
+    with Running(tmp_path / "run", "--quiet", *sim_process.settings("duration=3s")) as running:
+        running.wait_until_under_way()
+        started = sim_process.children(running.process.pid)
+        os.kill(min(started), signal.SIGKILL)
+        sim_process.until(
+            lambda: sim_process.children(running.process.pid) - started or running.process.poll() is not None,
+            "the node's return",
+        )
+        started |= sim_process.children(running.process.pid)
+        ended = running.end()
+        assert_that_nobody_is_left(running, started)
+    assert len(started) == 4  # two nodes, the engine, and the node that came back
+    assert (ended.summary["audit"]["verdict"], ended.summary["audit"]["anomalies"]) == ("clean", {})
+    assert ended.summary["failure"] is None
 
 
 def test_a_killed_generator_leaves_nothing_and_says_so(tmp_path: Path) -> None:

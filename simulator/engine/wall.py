@@ -130,6 +130,7 @@ class WallEngine:
             now = self._clock.now_ns()
             self._settle(now)
             self._dispatcher.ask_again()
+            self._dispatcher.push_held(now)
             released = self._release(now)
             self._look_back(now)
             if released:
@@ -204,6 +205,7 @@ class WallEngine:
                 break
             self._settle(now)
             self._dispatcher.ask_again()
+            self._dispatcher.push_held(now)
             self._look_back(now)
             if self._dispatcher.in_flight:
                 self._backend.wait(TICK_S)

@@ -371,10 +371,11 @@ def apply(
 def refuse(
     books: Books, batch: NDArray[np.void], start: int, stop: int, replies: NDArray[np.void], marks: NDArray[np.int64]
 ) -> None:
-    """Answers batch[start:stop] with overflow: the ring to the shard's owner was full. Needs that much reply room."""
+    """Answers positions start … stop of a power-of-two circle with overflow. Needs that much reply room."""
     for i in range(start, stop):
+        m = batch[i & (batch.shape[0] - 1)]
         marks[REFUSED] += 1
-        reply(replies, marks, batch[i]["payer"] % np.uint32(books.shards), 0, _REJECTED, _OVERFLOW, batch[i])
+        reply(replies, marks, m["payer"] % np.uint32(books.shards), 0, _REJECTED, _OVERFLOW, m)
 
 
 @kernel

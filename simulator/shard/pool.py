@@ -59,6 +59,7 @@ class Pool:
         run: int,
         restarts: int = 0,
         hold_term_ns: int = 600_000_000_000,
+        drop_oldest: bool = False,
     ) -> None:
         """Makes rings and board.
 
@@ -74,6 +75,7 @@ class Pool:
             "interval_ns": interval_ns,
             "run": run,
             "hold_term_ns": hold_term_ns,
+            "drop_oldest": drop_oldest,
         }
         self._processes: list[ForkProcess] = []
         self._restarts_left = restarts if durability != Durability.MEMORY else 0

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LINE_WORDS = 16  # 128 bytes: two lines, because adjacent-line prefetch pulls pairs
-_HEAD = 0
-_TAIL = _LINE_WORDS
+HEAD = 0
+TAIL = _LINE_WORDS
 _CURSOR_WORDS = 2 * _LINE_WORDS
 
 
@@ -71,14 +71,14 @@ store_release: Any = _store_release
 @kernel
 def free(cursors: NDArray[np.int64], capacity: int) -> int:
     """How many more records the producer may push now; only grows until it does."""
-    used: int = cursors[_HEAD] - load_acquire(cursors, _TAIL)
+    used: int = cursors[HEAD] - load_acquire(cursors, TAIL)
     return capacity - used
 
 
 @kernel
 def waiting(cursors: NDArray[np.int64]) -> int:
     """How many records the consumer may read now; only grows until it does."""
-    unread: int = load_acquire(cursors, _HEAD) - cursors[_TAIL]
+    unread: int = load_acquire(cursors, HEAD) - cursors[TAIL]
     return unread
 
 
@@ -86,12 +86,12 @@ def waiting(cursors: NDArray[np.int64]) -> int:
 def push(cursors: NDArray[np.int64], slots: NDArray[np.void], batch: NDArray[np.void], start: int, stop: int) -> int:
     """Publishes as much of batch[start:stop] as fits, in order; returns how many records that was."""
     capacity = slots.shape[0]
-    head = cursors[_HEAD]
+    head = cursors[HEAD]
     count = min(stop - start, free(cursors, capacity))
     for i in range(count):
         slots[(head + i) & (capacity - 1)] = batch[start + i]
     if count > 0:
-        store_release(cursors, _HEAD, head + count)
+        store_release(cursors, HEAD, head + count)
     return count
 
 
@@ -101,12 +101,12 @@ def push_wrapped(
 ) -> int:
     """As `push`, from a source that is itself a power-of-two circle addressed by ever-growing positions."""
     capacity = slots.shape[0]
-    head = cursors[_HEAD]
+    head = cursors[HEAD]
     count = min(stop - start, free(cursors, capacity))
     for i in range(count):
         slots[(head + i) & (capacity - 1)] = source[(start + i) & (source.shape[0] - 1)]
     if count > 0:
-        store_release(cursors, _HEAD, head + count)
+        store_release(cursors, HEAD, head + count)
     return count
 
 
@@ -114,19 +114,19 @@ def push_wrapped(
 def pop(cursors: NDArray[np.int64], slots: NDArray[np.void], batch: NDArray[np.void]) -> int:
     """Moves up to len(batch) records out of the ring, in order; returns how many."""
     capacity = slots.shape[0]
-    tail = cursors[_TAIL]
+    tail = cursors[TAIL]
     count = min(batch.shape[0], waiting(cursors))
     for i in range(count):
         batch[i] = slots[(tail + i) & (capacity - 1)]
     if count > 0:
-        store_release(cursors, _TAIL, tail + count)
+        store_release(cursors, TAIL, tail + count)
     return count
 
 
 @kernel
 def release(cursors: NDArray[np.int64], count: int) -> None:
     """Gives `count` slots, read in place, back to the producer."""
-    store_release(cursors, _TAIL, cursors[_TAIL] + count)
+    store_release(cursors, TAIL, cursors[TAIL] + count)
 
 
 class Ring:

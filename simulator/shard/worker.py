@@ -25,7 +25,7 @@ from simulator.ledger.replay import refill_outbox, restore
 from simulator.measure.histogram import count_one
 from simulator.shard.journal import Journal, JournalError, JournalReader, journal_path
 from simulator.shard.layout import RECORD, Board, Durability, NodeState, Shape, Stop
-from simulator.shard.ring import Doorbell, Ring, push_wrapped, release, waiting
+from simulator.shard.ring import TAIL, Doorbell, Ring, push_wrapped, release, waiting
 from simulator.transaction import OUTCOME, TRANSACTION
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Node:
     def __init__(
         self, node: int, shape: Shape, wiring: Wiring, board: Board, *,
         folder: Path, durability: Durability, interval_ns: int, run: int,
-        hold_term_ns: int = 600_000_000_000,
+        hold_term_ns: int = 600_000_000_000, drop_oldest: bool = False,
     ) -> None:  # fmt: skip
         self.node = node
         self.shape = shape
@@ -74,6 +74,7 @@ class Node:
         self.durability = durability
         self.interval_ns = interval_ns
         self.hold_term_ns = hold_term_ns
+        self.drop_oldest = drop_oldest
         self.books = open_books(shape, node)
         self.wiring = wiring
         self.inbound = [wiring.requests[node]]
@@ -151,17 +152,30 @@ class Node:
     def _take(self) -> bool:
         taken = 0
         for ring in self.inbound:
-            count = min(waiting(ring.cursors), TURN_MAX)
-            if count == 0:
+            there = waiting(ring.cursors)
+            if there == 0:
                 continue
+            if self.drop_oldest and ring is self.inbound[0]:
+                there -= self._shed(ring, there)
+            count = min(there, TURN_MAX)
             done = apply(
-                self.books, ring.slots, int(ring.cursors[16]), count, self.records, self.pending, self.handed_on,
+                self.books, ring.slots, int(ring.cursors[TAIL]), count, self.records, self.pending, self.handed_on,
                 self.outbox, self.marks, self.handed_on_count, self.outbox_head, self.outbox_forgotten,
             )  # fmt: skip
             if done:
                 release(ring.cursors, done)
                 taken += done
         return taken > 0
+
+    def _shed(self, ring: Ring, there: int) -> int:
+        """Refuses the oldest requests of a ring that is nearly full, so that the newest find room; returns how many."""
+        room = len(self.pending) - int(self.marks[REPLIES])
+        excess = min(max(there - ring.capacity * 3 // 4, 0), room)
+        if excess:
+            start = int(ring.cursors[TAIL])
+            refuse(self.books, ring.slots, start, start + excess, self.pending, self.marks)
+            release(ring.cursors, excess)
+        return excess
 
     def _hand_on(self) -> bool:
         """Passes requests to the owners of their shards; what does not fit is refused."""
@@ -173,7 +187,7 @@ class Node:
             fitted = ring.push(batch)
             room = len(self.pending) - int(self.marks[REPLIES])
             refused = min(count - fitted, room)
-            refuse(self.books, batch, fitted, fitted + refused, self.pending, self.marks)
+            refuse(self.books, self.handed_on[node], fitted, fitted + refused, self.pending, self.marks)
             left = count - fitted - refused
             self.handed_on[node, :left] = batch[fitted + refused :].copy()
             self.handed_on_count[node] = left
