@@ -156,7 +156,10 @@ def settle(
     now_second = second_of(now_ns, seconds)
     for i in range(start, stop):
         outcome = outcomes[i]
-        slot = outcome["slot"]
+        slot = int64(outcome["slot"])
+        if slot >= flight.table.shape[0]:
+            tallies.stray[0] += 1
+            continue
         m = flight.table[slot]
         if m["id"] != outcome["id"] or m["id"] == 0:
             tallies.stray[0] += 1
@@ -265,8 +268,7 @@ class Dispatcher:
         self._history_count = np.zeros(1, np.int64)
         self._hold_back = hold_back
         self._held: list[deque[NDArray[np.void]]] = [deque() for _ in range(backend.nodes)]
-        self._asking: dict[int, int] = {}  # nodes that came back, and the slot up to which they were asked again
-        self._again = np.zeros(STAGE, TRANSACTION)
+        self._asking: list[deque[NDArray[np.void]]] = [deque() for _ in range(backend.nodes)]
         self.asked_again = 0
 
     @property
@@ -342,18 +344,26 @@ class Dispatcher:
         whichever answer comes second finds its slot empty (`stray`).
         """
         for node in self.backend.returned():
-            self._asking[node] = 0
-        for node, after in list(self._asking.items()):
-            count, position = unanswered(self._flight, self._owners, node, self._again, after)
+            self._ask_about(node)
+        for node, batches in enumerate(self._asking):
+            while batches:
+                accepted = self.backend.offer(node, batches[0])
+                self.asked_again += accepted
+                if accepted < len(batches[0]):
+                    batches[0] = batches[0][accepted:]
+                    break
+                batches.popleft()
+
+    def _ask_about(self, node: int) -> None:
+        """Queues what was in the hands of a node that came back; at most as much as the in-flight table holds."""
+        slot = 0
+        batch = np.zeros(STAGE, TRANSACTION)
+        while slot < len(self._flight.table):
+            count, slot = unanswered(self._flight, self._owners, node, batch, slot)
             # Each goes straight to the owner of its shard: the node that it entered may have been the one that was lost.
-            owners = self._owners[self._again["payer"][:count] % len(self._owners)]
+            owners = self._owners[batch["payer"][:count] % len(self._owners)]
             for owner in np.unique(owners):
-                batch = self._again[:count][owners == owner]
-                self.asked_again += self.backend.offer(int(owner), batch)
-            if position == len(self._flight.table):
-                del self._asking[node]
-            else:
-                self._asking[node] = position
+                self._asking[owner].append(batch[:count][owners == owner])
 
     def give_up(self, now_ns: int, status: Status, reason: Reason) -> None:
         """Settles everything still in flight with this status."""

@@ -47,7 +47,7 @@ from simulator.warm import warm
 from simulator.workload.build import build_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from multiprocessing.context import ForkProcess
     from types import FrameType
 
@@ -64,9 +64,9 @@ _STOP_S = 30.0  # how long the nodes may take to settle what is between them
 class Interrupts:
     """Ctrl-C and SIGTERM: the first asks the run to drain, the second ends everything at once."""
 
-    def __init__(self, at_once: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self.count = 0
-        self._at_once = at_once
+        self.at_once: Callable[[], None] = lambda: None  # what a second one ends first
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
         self.count += 1
         if self.count > 1:
-            self._at_once()
+            self.at_once()
             os.write(2, b"sim: stopped at once; the run's folder is incomplete\n")
             os._exit(Exit.INTERRUPTED)
 
@@ -149,28 +149,41 @@ def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
     warm(None if quiet else lambda text: console.print(text, markup=False))
     started = datetime.now(UTC)
     folder = _new_folder(scenario, out, started)
-    try:
-        run = _assemble(scenario, folder)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    target = _target_per_second(scenario, run)
-    write_text(folder / "scenario.yaml", dump_scenario(scenario))
-    write_json(
-        folder / "environment.json", {**environment(folder), "started_at": started.isoformat(timespec="seconds")}
-    )
-    reserve = _reserve(folder)
-    with Interrupts(run.kill) as interrupts, open_view(console, quiet) as view:
-        try:
-            ended = _execute(run, interrupts, view)
-        except BaseException:
-            run.kill()
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        reserve.unlink(missing_ok=True)
-        summary = _conclude(run, ended, view, started=started, wall_s=time.monotonic() - began, target=target)
+    with Interrupts() as interrupts:
+        with _nothing_left(folder):
+            run = _assemble(scenario, folder)
+            interrupts.at_once = run.kill
+            target = _target_per_second(scenario, run)
+            write_text(folder / "scenario.yaml", dump_scenario(scenario))
+            facts = {**environment(folder), "started_at": started.isoformat(timespec="seconds")}
+            write_json(folder / "environment.json", facts)
+            reserve = _reserve(folder)
+        with open_view(console, quiet) as view:
+            with _nothing_left(folder, run):
+                ended = _execute(run, interrupts, view)
+            reserve.unlink(missing_ok=True)
+            try:
+                _write_spilled(run, ended)
+                summary = _conclude(run, view, ended, started=started, wall_s=time.monotonic() - began, target=target)
+            except OSError as error:
+                text = f"{folder}: the results could not be written: {error.strerror}; journals and history are there"
+                raise BackendError(text) from error
     print_summary(console, summary, folder, quiet=quiet)
     return exit_code(summary)
+
+
+@contextlib.contextmanager
+def _nothing_left(folder: Path, run: Run | None = None) -> Iterator[None]:
+    """If what is inside fails, neither a process nor the folder stays; an error of the disk becomes one clear line."""
+    try:
+        yield
+    except BaseException as error:
+        if run is not None:
+            run.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise BackendError(f"{folder} cannot be written: {error.strerror}; nothing of the run was kept") from error
+        raise
 
 
 def audit_run(run: Path) -> Exit:
@@ -204,11 +217,13 @@ def _new_folder(scenario: Scenario, out: Path | None, started: datetime) -> Path
     """Makes the run's folder, which must not exist: results are never overwritten."""
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in scenario.name).strip(".") or "run"
     folder = out or Path("results") / f"{name}-{started.strftime('%Y%m%dT%H%M%SZ')}"
-    if folder.exists():
-        raise UsageError(f"{folder} exists already, and results are never overwritten; name another folder with --out")
     try:
         folder.mkdir(parents=True)
         (folder / "journal").mkdir()
+    except FileExistsError:
+        raise UsageError(
+            f"{folder} exists already, and results are never overwritten; name another folder with --out"
+        ) from None
     except OSError as error:
         raise UsageError(f"{folder} cannot be made: {error.strerror}; name another folder with --out") from error
     return folder
@@ -395,13 +410,20 @@ def _snapshot(run: Run, phase: Phase) -> Snapshot:
 # ---- after ----
 
 
+def _write_spilled(run: Run, ended: Ended) -> None:
+    """Adds the history rows that found no room before the reserve was given back."""
+    if ended.spilled:
+        with auditor.history_path(run.folder).open("ab") as file:
+            file.write(ended.spilled)
+
+
 def _conclude(
-    run: Run, ended: Ended, view: View, *, started: datetime, wall_s: float, target: NDArray[np.float64]
+    run: Run, view: View, ended: Ended, *, started: datetime, wall_s: float, target: NDArray[np.float64]
 ) -> dict[str, Any]:
     """Audits, judges and writes everything; returns the summary."""
     view.update(_snapshot(run, "auditing"))
     began = time.monotonic()
-    audit = auditor.audit_run(run.folder, spilled=ended.spilled).to_dict()
+    audit = auditor.audit_run(run.folder).to_dict()
     audited_s = time.monotonic() - began
     view.update(_snapshot(run, "reporting"))
     lag = Histogram(run.tallies.totals[2])

@@ -180,7 +180,7 @@ def test_a_byte_flipped_in_the_middle_is_refused_and_the_place_named(tmp_path: P
             next(frames, None)
         assert str(path) in str(error.value)
         assert f"damaged at byte {begin}, in frame 2;" in str(error.value)
-        assert f"follows at byte {end}," in str(error.value)
+        assert f"stands at byte {end}," in str(error.value)
         raw[offset] ^= 0x10
 
 

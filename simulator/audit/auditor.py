@@ -23,7 +23,7 @@ import numpy as np
 
 from simulator.kernel import kernel
 from simulator.ledger.books import AVAILABLE, RESERVED
-from simulator.ledger.digest import BUCKETS, add_acknowledged, add_legs, bucket_of, fingerprint
+from simulator.ledger.digest import BUCKETS, add_acknowledged, add_legs, bucket_of, fingerprint, position
 from simulator.measure.recorder import HISTORY, REORDERED
 from simulator.shard.journal import JournalError, JournalReader, journal_path
 from simulator.shard.layout import RECORD, Durability, Leg
@@ -163,7 +163,12 @@ def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
         near = payer % shards
         far = payee % shards
         here = far if leg == _CREDIT else near
-        if here != shard or payer >= accounts.shape[0] or payee >= accounts.shape[0]:
+        if (
+            here != shard
+            or (leg == _TRANSFER and near != far)
+            or payer >= accounts.shape[0]
+            or payee >= accounts.shape[0]
+        ):
             finds[_ASTRAY] += 1
             continue
         amount = r["amount_minor"]
@@ -196,7 +201,9 @@ def add_history(rows: NDArray[np.void], ok: int, sums: NDArray[np.uint64], statu
         row = rows[i]
         statuses[row["status"]] += 1
         if row["status"] == ok:
-            add_acknowledged(sums, row["id"], row["fingerprint"], row["kind_reason"] & 7)
+            add_acknowledged(
+                sums, row["id"], row["fingerprint"], row["kind_reason"] & 7, position(row["shard"], row["lsn"])
+            )
 
 
 @kernel
@@ -219,22 +226,19 @@ def history_path(run: Path) -> Path:
     return run / "history.bin"
 
 
-def read_history(path: Path, spilled: bytes) -> Iterator[NDArray[np.void]]:
-    """The history in chunks; `spilled` are rows that could not be written to the file."""
+def read_history(path: Path) -> Iterator[NDArray[np.void]]:
+    """The history in chunks."""
     with path.open("rb") as file:
         while raw := file.read(_CHUNK_ROWS * HISTORY.itemsize):
             yield np.frombuffer(raw[: len(raw) - len(raw) % HISTORY.itemsize], HISTORY)
-    if spilled:
-        yield np.frombuffer(spilled, HISTORY)
 
 
 class Auditor:
-    """Audits one run's folder. `journals` is the folder of the journals; `spilled` as in `read_history`."""
+    """Audits one run's folder."""
 
-    def __init__(self, run: Path, *, spilled: bytes = b"") -> None:
+    def __init__(self, run: Path) -> None:
         self.run = run
         self.journals = run / "journal"
-        self.spilled = spilled
         self.audit = Audit()
         self.memory_only = False
 
@@ -297,19 +301,20 @@ class Auditor:
         self.memory_only = int(headers[0]["durability"]) == Durability.MEMORY
         return headers
 
-    def _read_history(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """(sums of what was acknowledged, sorted ids in doubt)."""
+    def _read_history(self) -> tuple[NDArray[np.uint64], dict[int, int]]:
+        """(sums of what was acknowledged, the fingerprint of each transaction in doubt)."""
         sums = np.zeros((BUCKETS, 2), np.uint64)
         statuses = np.zeros(256, np.int64)
-        unknown = []
-        for rows in read_history(history_path(self.run), self.spilled):
+        unknown: dict[int, int] = {}
+        for rows in read_history(history_path(self.run)):
             add_history(rows, int(Status.OK), sums, statuses)
-            unknown.append(rows["id"][rows["status"] == Status.UNKNOWN])
+            doubted = rows[rows["status"] == Status.UNKNOWN]
+            unknown.update(zip(doubted["id"].tolist(), doubted["fingerprint"].tolist(), strict=True))
             reordered = rows["id"][(rows["flags"] & REORDERED) != 0]
             if len(reordered):
                 self.audit.find("reordered", *reordered.tolist())
         self.audit.transactions = int(statuses.sum())
-        return sums, np.unique(np.concatenate(unknown)) if unknown else np.zeros(0, np.uint64)
+        return sums, unknown
 
     def _frames(self, node: int) -> Iterator[NDArray[np.void]]:
         """The records of a node's journal, several frames at a time; damage is counted and ends it."""
@@ -317,15 +322,17 @@ class Auditor:
         try:
             yield from reader.stretches()
         except JournalError as error:
-            self.audit.find("damaged", count=1)
-            self.audit.reasons.append(str(error))
+            if str(error) not in self.audit.reasons:  # it is read more than once
+                self.audit.find("damaged", count=1)
+                self.audit.reasons.append(str(error))
         note = f"node {node}'s journal ends in a torn write of {reader.torn_bytes} bytes, which was passed over"
         if reader.torn_bytes and note not in self.audit.reasons:
             self.audit.reasons.append(note)
 
-    def _replay(self, ledger: _Ledger, unknown: NDArray[np.uint64], nodes: int) -> list[NDArray[np.void]]:
+    def _replay(self, ledger: _Ledger, unknown: dict[int, int], nodes: int) -> list[NDArray[np.void]]:
         """Replays every journal; returns the records of transactions in doubt, which the digest leaves out."""
         doubted = []
+        unknown_ids = np.array(sorted(unknown), np.uint64)
         for node in range(nodes):
             for records in self._frames(node):
                 self.audit.records += len(records)
@@ -334,8 +341,8 @@ class Auditor:
                     ledger.example_ids,
                 )  # fmt: skip
                 known = records
-                if len(unknown):
-                    mask = np.isin(records["id"], unknown)
+                if unknown:
+                    mask = np.isin(records["id"], unknown_ids)
                     doubted.append(records[mask])
                     known = records[~mask]
                 add_legs(known, ledger.sums)
@@ -404,7 +411,7 @@ class Auditor:
             self.audit.find("not_conserved", count=1)
 
     def _judge_digest(
-        self, acknowledged: NDArray[np.uint64], ledger: _Ledger, unknown: NDArray[np.uint64], *, quiet: bool
+        self, acknowledged: NDArray[np.uint64], ledger: _Ledger, unknown: dict[int, int], *, quiet: bool
     ) -> None:
         differ = np.flatnonzero((acknowledged != ledger.sums).any(axis=1))
         if not len(differ):
@@ -431,17 +438,19 @@ class Auditor:
             found.append(chunk[mask])
         return np.concatenate(found) if found else np.zeros(0, RECORD)
 
-    def _list(self, wanted: NDArray[np.bool_], unknown: NDArray[np.uint64], *, quiet: bool) -> None:
+    def _list(self, wanted: NDArray[np.bool_], unknown: dict[int, int], *, quiet: bool) -> None:
         """Names what is wrong with each transaction of the buckets that differ."""
-        rows = self._select(read_history(history_path(self.run), self.spilled), wanted)
+        rows = self._select(read_history(history_path(self.run)), wanted)
         nodes = len(list(self.journals.glob("node-*.journal")))
         records = self._select((r for node in range(nodes) for r in self._frames(node)), wanted)
-        records = records[(records["leg"] != Leg.NONE) & (records["leg"] != _EXPIRE) & ~np.isin(records["id"], unknown)]
+        doubted = np.isin(records["id"], np.array(sorted(unknown), np.uint64))
+        records = records[(records["leg"] != Leg.NONE) & (records["leg"] != _EXPIRE) & ~doubted]
         prints = np.zeros(len(records), np.uint64)
         fingerprints(records, prints)
-        applied: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for key, leg, print_ in zip(records["id"].tolist(), records["leg"].tolist(), prints.tolist(), strict=True):
-            applied[key].append((leg, print_))
+        applied: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        places = _places(records).tolist()
+        for key, *leg in zip(records["id"].tolist(), records["leg"].tolist(), prints.tolist(), places, strict=True):
+            applied[key].append((leg[0], leg[1], leg[2]))
         told: dict[int, list[Any]] = defaultdict(list)
         for row in rows:
             told[int(row["id"])].append(row)
@@ -462,24 +471,29 @@ class Auditor:
         """An acknowledged transaction that is nowhere: phantom if something else stands at its position, else lost."""
         if not missing:
             return
-        places = {(int(row["shard"]), int(row["lsn"])) for row in missing}
-        wanted = np.array(sorted((s << 32) | lsn for s, lsn in places), np.int64)
+        told = {int(row["id"]): (int(row["shard"]) << 32) | int(row["lsn"]) for row in missing}
+        wanted = np.array(sorted(set(told.values())), np.int64)
         taken: set[int] = set()
         for node in range(nodes):
             for records in self._frames(node):
-                at = (records["shard"].astype(np.int64) << 32) | records["lsn"].astype(np.int64)
+                at = _places(records)
                 taken.update(at[np.isin(at, wanted)].tolist())
-        for row in missing:
-            place = (int(row["shard"]) << 32) | int(row["lsn"])
-            self.audit.find("phantom" if place in taken else "lost", int(row["id"]))
+        for key, place in told.items():
+            self.audit.find("phantom" if place in taken else "lost", key)
 
-    def _judge_doubted(self, doubted: list[NDArray[np.void]], unknown: NDArray[np.uint64], *, quiet: bool) -> None:
+    def _judge_doubted(self, doubted: list[NDArray[np.void]], unknown: dict[int, int], *, quiet: bool) -> None:
         """Transactions that ended unknown: applied in full or not at all is lawful."""
         legs: dict[int, list[int]] = defaultdict(list)
+        altered = set()
         for records in doubted:
-            for key, leg in zip(records["id"].tolist(), records["leg"].tolist(), strict=True):
+            prints = np.zeros(len(records), np.uint64)
+            fingerprints(records, prints)
+            for key, leg, print_ in zip(records["id"].tolist(), records["leg"].tolist(), prints.tolist(), strict=True):
                 if leg not in (Leg.NONE, _EXPIRE):
                     legs[key].append(leg)
+                    if print_ != unknown[key]:
+                        altered.add(key)
+        self.audit.find("altered", *sorted(altered))
         self.audit.unknown_applied = len(legs)
         for key, found in legs.items():
             sides = sorted(found)
@@ -495,8 +509,17 @@ class Auditor:
             )
 
 
-def _wrong(rows: list[Any], legs: list[tuple[int, int]]) -> str:  # noqa: PLR0911  a table
-    """What is wrong with one transaction; "" if nothing, "half" for a debit without its credit, "absent" for none at all."""
+def _places(rows: NDArray[np.void]) -> NDArray[np.int64]:
+    """The place in a shard's log of each history row or record, as one number."""
+    places: NDArray[np.int64] = (rows["shard"].astype(np.int64) << 32) | rows["lsn"].astype(np.int64)
+    return places
+
+
+def _wrong(rows: list[Any], legs: list[tuple[int, int, int]]) -> str:  # noqa: C901, PLR0911  a table
+    """What is wrong with one transaction, of which `legs` (leg, fingerprint, place) were applied.
+
+    "" if nothing, "half" for a debit without its credit, "absent" for none at all.
+    """
     if not rows:
         return "invented"
     if len({(int(row["status"]), int(row["lsn"])) for row in rows}) > 1:
@@ -505,12 +528,12 @@ def _wrong(rows: list[Any], legs: list[tuple[int, int]]) -> str:  # noqa: PLR091
     status = int(row["status"])
     if status != Status.OK:
         return "failed_but_applied" if legs and status != Status.UNKNOWN else ""
-    kinds = sorted(leg for leg, _ in legs)
+    kinds = sorted(leg for leg, _, _ in legs)
     if not kinds:
         return "absent"
     if len(set(kinds)) < len(kinds) or (_TRANSFER in kinds and len(kinds) > 1):
         return "duplicated"
-    if any(print_ != int(row["fingerprint"]) for _, print_ in legs):
+    if any(print_ != int(row["fingerprint"]) for _, print_, _ in legs):
         return "altered"
     if kinds == [_DEBIT]:
         return "half"
@@ -520,9 +543,12 @@ def _wrong(rows: list[Any], legs: list[tuple[int, int]]) -> str:  # noqa: PLR091
         lawful = [[_RESERVE]]
     elif kind == Kind.VOID:
         lawful = [[_RELEASE]]
-    return "" if kinds in lawful else "torn"
+    if kinds not in lawful:
+        return "torn"
+    told = (int(row["shard"]) << 32) | int(row["lsn"])
+    return "" if all(place == told for leg, _, place in legs if leg != _CREDIT) else "phantom"
 
 
-def audit_run(run: Path, *, spilled: bytes = b"") -> Audit:
+def audit_run(run: Path) -> Audit:
     """Audits a run from its folder alone."""
-    return Auditor(run, spilled=spilled).check()
+    return Auditor(run).check()

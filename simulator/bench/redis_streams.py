@@ -51,7 +51,7 @@ def why_not() -> str | None:
     if shutil.which("redis-server") is None:
         return "no redis-server on the PATH"
     if importlib.util.find_spec("redis") is None:
-        return "the Python package redis is not installed"
+        return "no Python package redis"
     return None
 
 

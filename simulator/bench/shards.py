@@ -212,7 +212,7 @@ class _Bench:
             self._next(f"naive baseline, {transfers}")
             found.append(measure_naive(premade[transfers], shape, self._interruption, seconds=self._asked.baseline_s))
         if reason := redis_streams.why_not():
-            found.append(Baseline(REDIS, AS_THEY_COME, None, f"not measured: {reason}"))
+            found.append(Baseline(REDIS, AS_THEY_COME, None, reason))
         else:
             self._next(f"redis streams baseline, {AS_THEY_COME}")
             found.append(

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 AVAILABLE = 0
 RESERVED = 1
 
-LSN_MAX = 2**32 - 2  # a journal record has four bytes for it; a shard that reaches it refuses with Reason.LIMIT
+# A journal record has four bytes for a position. A shard that comes near the end refuses requests with Reason.LIMIT; what is
+# left above is for credits, which cannot be refused, and more than all outboxes together can hold.
+LSN_MAX = 2**32 - 2**24
 
 
 class State(IntEnum):
@@ -80,6 +82,7 @@ class Books(NamedTuple):
     slots: NDArray[np.uint32]  # (place, generation, hash slot): position + 1; 0: empty
     used: NDArray[np.int64]  # (place, generation) entries in use
     current: NDArray[np.int64]  # (place,) the generation that takes new entries
+    carried: NDArray[np.int64]  # (place,) open holds that it began with
     now_ns: NDArray[np.int64]  # (1,) the time that new holds are made at
     hold_ids: NDArray[np.uint64]  # (place, circle) holds in the order they were made, closed ones among them
     hold_made_ns: NDArray[np.int64]  # (place, circle)
@@ -96,7 +99,8 @@ def touched(shape: tuple[int, ...], dtype: np.dtype[np.void] | type[np.uint32]) 
 def open_books(shape: Shape, node: int) -> Books:
     """Fresh books for the shards that `node` owns at the start: customers at the opening balance, merchants at 0.
 
-    Memory: 16 bytes an account, 112 bytes for each of `shape.remember` ids in each shard.
+    Memory: 16 bytes an account; for each of `shape.remember` ids in each shard 136 bytes (two entries, four
+    index slots, a place in the queue of holds), and up to 48 more with every hold open.
     """
     owner = shape.owners()
     owned = np.flatnonzero(owner == node)
@@ -109,6 +113,10 @@ def open_books(shape: Shape, node: int) -> Books:
     for shard, first in zip(owned, base[owned], strict=True):
         customers = (shape.customers - int(shard) + shape.shards - 1) // shape.shards
         accounts[first : first + max(customers, 0), AVAILABLE] = shape.opening_minor
+    # Room for `remember` new ids beside all the open holds that a generation may begin with; only the former is touched.
+    entries = np.zeros((len(owned), 2, shape.remember + shape.remember // 2), ENTRY)
+    for row in entries.reshape(-1, entries.shape[2]):
+        row[: shape.remember].view(np.uint8).fill(0)
     s = shape.shards
     return Books(
         node=node,
@@ -124,10 +132,11 @@ def open_books(shape: Shape, node: int) -> Books:
         transit_in=np.zeros((s, s), np.int64),
         sequence_out=np.zeros((s, s), np.int64),
         sequence_in=np.zeros((s, s), np.int64),
-        entries=touched((len(owned), 2, shape.remember), ENTRY),
+        entries=entries,
         slots=touched((len(owned), 2, 2 * shape.remember), np.uint32),
         used=np.zeros((len(owned), 2), np.int64),
         current=np.zeros(len(owned), np.int64),
+        carried=np.zeros(len(owned), np.int64),
         now_ns=np.zeros(1, np.int64),
         hold_ids=np.zeros((len(owned), shape.remember), np.uint64),
         hold_made_ns=np.zeros((len(owned), shape.remember), np.int64),

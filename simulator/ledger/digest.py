@@ -52,9 +52,18 @@ def fingerprint(
 
 
 @inlined
-def add_side(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, side: int) -> None:
-    """Adds the 128-bit hash of one side of a transaction to its bucket."""
-    low = mix(print_ + np.uint64(side) * np.uint64(0xD6E8FEB86659FD93))
+def position(shard: int, lsn: int) -> np.uint64:
+    """A place in a shard's log as one number."""
+    return (np.uint64(shard) << np.uint64(48)) | np.uint64(lsn)
+
+
+@inlined
+def add_side(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, side: int, place: np.uint64) -> None:
+    """Adds the 128-bit hash of one side of a transaction to its bucket.
+
+    `place` is the `position` that its client was told, which is that of the near side; 0 for the far side.
+    """
+    low = mix((print_ ^ mix(place)) + np.uint64(side) * np.uint64(0xD6E8FEB86659FD93))
     high = mix(low ^ np.uint64(0xE7037ED1A0B428DB) ^ np.uint64(key))
     bucket = bucket_of(key)
     before = sums[bucket, 0]
@@ -64,15 +73,15 @@ def add_side(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, side: 
 
 
 @inlined
-def add_acknowledged(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, kind: int) -> None:
-    """Adds the sides that an acknowledged transaction of this kind must have."""
+def add_acknowledged(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, kind: int, place: np.uint64) -> None:
+    """Adds the sides that a transaction of this kind, acknowledged at `place`, must have."""
     if kind == _AUTHORIZE:
-        add_side(sums, key, print_, SIDE_RESERVE)
+        add_side(sums, key, print_, SIDE_RESERVE, place)
     elif kind == _VOID:
-        add_side(sums, key, print_, SIDE_RELEASE)
+        add_side(sums, key, print_, SIDE_RELEASE, place)
     elif kind != _LOOKUP:
-        add_side(sums, key, print_, SIDE_DEBIT)
-        add_side(sums, key, print_, SIDE_CREDIT)
+        add_side(sums, key, print_, SIDE_DEBIT, place)
+        add_side(sums, key, print_, SIDE_CREDIT, np.uint64(0))
 
 
 @kernel
@@ -83,11 +92,12 @@ def add_legs(records: NDArray[np.void], sums: NDArray[np.uint64]) -> None:
         leg = r["leg"]
         key = r["id"]
         print_ = fingerprint(key, r["amount_minor"], r["related"], r["payer"], r["payee"], r["kind"])
+        place = position(r["shard"], r["lsn"])
         if leg == _TRANSFER or leg == _DEBIT:
-            add_side(sums, key, print_, SIDE_DEBIT)
+            add_side(sums, key, print_, SIDE_DEBIT, place)
         if leg == _TRANSFER or leg == _CREDIT:
-            add_side(sums, key, print_, SIDE_CREDIT)
+            add_side(sums, key, print_, SIDE_CREDIT, np.uint64(0))
         if leg == _RESERVE:
-            add_side(sums, key, print_, SIDE_RESERVE)
+            add_side(sums, key, print_, SIDE_RESERVE, place)
         if leg == _RELEASE:
-            add_side(sums, key, print_, SIDE_RELEASE)
+            add_side(sums, key, print_, SIDE_RELEASE, place)

@@ -199,7 +199,7 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
 
     if kind == _LOOKUP:
         generation, position = find(books, place, m["related"])
-        if generation >= 0:
+        if generation >= 0 and books.entries[place, generation, position]["payer"] == payer:
             entry = books.entries[place, generation, position]
             reply(replies, marks, shard, entry["lsn"], entry["status"], entry["reason"], m)
         else:

@@ -1,10 +1,11 @@
 """The window of remembered ids: what makes a repeated id harmless, and refunds and holds findable.
 
-A shard keeps two generations of `remember` entries, each with an open-addressing index of twice as many slots (so it is at
-most half full, and a probe is short). New entries go to the current generation; when that is full the older one is emptied
-and becomes current. So the last `remember` ids are always known, at most twice as many, and nothing is ever deleted singly.
-Open holds are carried over into the new generation: money held is never forgotten. They are at most half of it
-(`holds_max`, enforced where holds are made), so a new generation always has room.
+A shard keeps two generations of `remember` entries, each with an open-addressing index of twice as many slots (so it is half
+full, three quarters at the most with every hold open, and a probe is short). New entries go to the current generation; when
+that is full the older one is emptied and becomes current. So the last `remember` ids are always known, at most twice as many,
+and nothing is ever deleted singly.
+Open holds are carried over into the new generation, which takes `remember` new ids beside them: money held is never forgotten.
+They are at most half of `remember` (`holds_max`, enforced where holds are made).
 """
 
 from __future__ import annotations
@@ -59,14 +60,14 @@ def _turn_over(books: Books, place: int) -> None:
     for position in range(kept):
         _enter(books, place, generation, position, books.entries[place, generation, position]["id"])
     books.used[place, generation] = kept
+    books.carried[place] = kept
     books.current[place] = generation
 
 
 @inlined
 def remember(books: Books, place: int, key: np.uint64) -> tuple[int, int]:
     """Makes room for a new id (not yet known) and returns its (generation, position); the caller fills the entry."""
-    size = books.entries.shape[2]
-    if books.used[place, books.current[place]] == size:
+    if books.used[place, books.current[place]] == books.carried[place] + books.slots.shape[2] // 2:
         _turn_over(books, place)
     generation = books.current[place]
     position = books.used[place, generation]
@@ -79,4 +80,4 @@ def remember(books: Books, place: int, key: np.uint64) -> tuple[int, int]:
 @kernel
 def holds_max(books: Books) -> int:
     """How many open holds a shard may have."""
-    return books.entries.shape[2] // 2
+    return books.slots.shape[2] // 4

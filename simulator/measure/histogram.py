@@ -83,8 +83,9 @@ def highest_equivalent_ns(index: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 _VALUES = highest_equivalent_ns(np.arange(COUNTS, dtype=np.int64))
-# HdrHistogram's mean uses the middle of each bucket.
-_MIDDLES = _VALUES - ((np.int64(1) << np.maximum((np.arange(COUNTS) >> (_SUB_BITS - 1)) - 1, 0)) >> 1)
+# HdrHistogram's mean uses the middle of each bucket: its lowest value and half its width.
+_WIDTHS = np.int64(1) << np.maximum((np.arange(COUNTS) >> (_SUB_BITS - 1)) - 1, 0)
+_MIDDLES = _VALUES - _WIDTHS + 1 + (_WIDTHS >> 1)
 
 
 @kernel

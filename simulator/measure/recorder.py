@@ -59,7 +59,7 @@ class Tallies(NamedTuple):
     shard_in_flight_max: NDArray[np.int64]  # (S,)
     totals: NDArray[np.int64]  # (3, COUNTS) response, service, lag of the whole run
     stray: NDArray[np.int64]  # (1,) answers to nothing that was in flight
-    settled_ns: NDArray[np.int64]  # (1,) when the last answer came
+    settled_ns: NDArray[np.int64]  # (1,) when the last transaction was settled
     cpu_ns: NDArray[np.int64]  # (T,) CPU time that the dispatching process used in each second
     last_second_ns: NDArray[
         np.int64

@@ -258,17 +258,22 @@ def print_summary(console: Console, summary: dict[str, Any], run_folder: Path, *
     if quiet:
         console.print(wording.sentence(summary), soft_wrap=True, markup=False, highlight=False)
         return
-    console.print(
-        summary_text(summary, run_folder, ascii_only=console.options.ascii_only), width=min(console.width, WIDTH)
-    )
+    if not console.is_terminal:
+        # A log is searched, not looked at: the sentence stands on one line there.
+        console.print()
+        console.print(wording.sentence(summary), soft_wrap=True, markup=False, highlight=False)
+    told = summary_text(summary, run_folder, ascii_only=console.options.ascii_only, with_sentence=console.is_terminal)
+    console.print(told, width=min(console.width, WIDTH))
 
 
-def summary_text(summary: dict[str, Any], run_folder: Path, *, ascii_only: bool = False) -> RenderableType:
+def summary_text(
+    summary: dict[str, Any], run_folder: Path, *, ascii_only: bool = False, with_sentence: bool = True
+) -> RenderableType:
     """Return what a finished run came to, at most 80 columns wide; `ascii_only` for a terminal without ✓ and ✗."""
     word, _, cause = wording.sentence(summary).partition(": ")
     style = _STYLES.get(str(summary.get("verdict")), "bold")
     blocks: list[RenderableType] = [
-        Text.assemble((word, style), f": {cause}", overflow="fold"),
+        *([Text.assemble((word, style), f": {cause}", overflow="fold")] if with_sentence else []),
         _thresholds(summary, ascii_only=ascii_only),
         _counts(summary),
         _times(summary),

@@ -20,7 +20,13 @@ def sentence(summary: Summary) -> str:
     word = WORDS.get(str(summary.get("verdict")), "UNKNOWN")
     if summary.get("interrupted"):
         word += f" (interrupted after {duration(run_seconds(summary))})"
-    causes = [cause for cause in (_audit_cause(summary), _validity_cause(summary), _threshold_cause(summary)) if cause]
+    causes = [
+        cause
+        for cause in (
+            _failure_cause(summary), _audit_cause(summary), _validity_cause(summary), _threshold_cause(summary),
+        )
+        if cause
+    ]  # fmt: skip
     if summary.get("verdict") == "pass":
         return f"{word}: {_what_was_held(summary)}"
     return f"{word}: {'; '.join(causes) or 'the summary names no cause'}"
@@ -46,6 +52,11 @@ def _what_was_held(summary: Summary) -> str:
         return f"{held}; the books were not checked"
     money_word = "every yuan" if summary.get("value", {}).get("currency", "CNY") == "CNY" else "all money"
     return f"{held}; {money_word} accounted for"
+
+
+def _failure_cause(summary: Summary) -> str:
+    failure = summary.get("failure")
+    return f"the platform stopped: {plain(failure)}" if failure else ""
 
 
 def _audit_cause(summary: Summary) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simulator.scenario.threshold import Threshold
 
 _ACCOUNT_BYTES = 16  # available and reserved, 64 bits each
-_REMEMBERED_BYTES = 112  # two generations, each with a 48-byte entry and two 4-byte hash slots
+_REMEMBERED_BYTES = 136  # see simulator.ledger.books.open_books
 _RING_SLOT_BYTES = 64 + 32  # a TRANSACTION on the way in, an OUTCOME on the way back
 _PROCESS_BYTES = 150_000_000  # an interpreter with NumPy, Numba and the compiled kernels
 _OTHER_PROCESSES = 2  # the generator and the one that measures and reports
@@ -40,7 +40,7 @@ class Plan:
         peak_per_s: the highest rate, and
         peak_at_s: when it is first reached.
         value_minor: transactions_expected times the mean ticket, in minor units, also where a trace records amounts.
-        memory_bytes: accounts * 16 + shards * remember * 112 + nodes * queue * 96 + (nodes + 2) * 150 MB.
+        memory_bytes: accounts * 16 + shards * remember * 136 + nodes * queue * 96 + (nodes + 2) * 150 MB.
         disk_bytes: 80 of journal (embedded backend only) and 24 of history for each transaction.
         run_s: 3 s to start, the duration, 1 s of drain, and the audit of 3 M transactions a second.
         thresholds: what the run must meet.

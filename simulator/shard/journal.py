@@ -144,12 +144,17 @@ class Journal:
 def read_header(path: Path) -> Any:  # noqa: ANN401  one FILE_HEADER record; numpy's scalar records are untyped
     """The file header of a journal. Raises JournalError if it is not one."""
     try:
-        raw = path.open("rb").read(FILE_HEADER.itemsize)
+        with path.open("rb") as file:
+            raw = file.read(FILE_HEADER.itemsize)
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
     header = np.frombuffer(raw, FILE_HEADER, 1) if len(raw) == FILE_HEADER.itemsize else np.zeros(1, FILE_HEADER)
     if header["magic"][0] != FILE_MAGIC or not _is_sealed(header):
         raise JournalError(f"{path}: not a journal, or its first {FILE_HEADER.itemsize} bytes are damaged")
+    if header["version"][0] != VERSION:
+        raise JournalError(
+            f"{path}: written in version {header['version'][0]} of the format; this reads version {VERSION}"
+        )
     return header[0]
 
 
@@ -233,16 +238,16 @@ class JournalReader:
     def _judge_tail(self, rest: bytes) -> None:
         """A torn tail is lawful; damage in the middle, with something sound behind it, raises."""
         magic = FRAME_MAGIC.to_bytes(4, "little")
-        found = rest.find(magic, 1)
+        found = rest.find(magic)
         while found >= 0:
             at = found - _CHECKSUM_BYTES
-            if at > 0 and at + FRAME.itemsize <= len(rest):
-                checksum, _, count, _, _ = _HEADER.unpack_from(rest, at)
+            if at >= 0 and at + FRAME.itemsize <= len(rest):
+                checksum, _, count, number, _ = _HEADER.unpack_from(rest, at)
                 end = at + FRAME.itemsize + count * RECORD.itemsize
                 sealed = memoryview(rest)[at + _CHECKSUM_BYTES : end]
                 if end <= len(rest) and xxhash.xxh3_64_intdigest(sealed) == checksum:
                     raise JournalError(
                         f"{self.path}: damaged at byte {self.end}, in frame {self.frames + 1}; "
-                        f"a sound frame follows at byte {self.end + at}, so this is no torn tail"
+                        f"a sound frame, number {number}, stands at byte {self.end + at}, so this is no torn tail"
                     )
             found = rest.find(magic, found + 1)

@@ -148,7 +148,12 @@ class Shape:
     customers: int
     merchants: int
     opening_minor: int
-    remember: int  # ids each shard remembers at least (at most twice as many)
+    remember: int  # ids each shard remembers at least (at most twice as many); a power of two
+
+    def __post_init__(self) -> None:
+        """Refuses dimensions that the kernels' arithmetic does not bear."""
+        if self.remember <= 0 or self.remember & (self.remember - 1):
+            raise ValueError(f"remember must be a power of two, not {self.remember}")
 
     @property
     def accounts(self) -> int:
