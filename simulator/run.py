@@ -411,10 +411,9 @@ def _snapshot(run: Run, phase: Phase) -> Snapshot:
 
 
 def _write_spilled(run: Run, ended: Ended) -> None:
-    """Adds the history rows that found no room before the reserve was given back."""
+    """Keeps the history rows that found no room in their file, in another one: the reserve has been given back by now."""
     if ended.spilled:
-        with auditor.history_path(run.folder).open("ab") as file:
-            file.write(ended.spilled)
+        auditor.history_rest_path(run.folder).write_bytes(ended.spilled)
 
 
 def _conclude(

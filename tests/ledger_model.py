@@ -93,7 +93,8 @@ class Ledger:
         home = self.shards[asked.payer % self.shape.shards]
         if asked.kind == Kind.LOOKUP:
             found = home.known.get(asked.related)
-            return found.answer if found else Answer(Status.REJECTED, Reason.NOT_FOUND, home.number, 0)
+            mine = found is not None and found.asked.payer == asked.payer
+            return found.answer if found and mine else Answer(Status.REJECTED, Reason.NOT_FOUND, home.number, 0)
         known = home.known.get(asked.id)
         if known is not None:
             if known.asked == asked:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.ledger.digest import BUCKETS, add_acknowledged, add_legs, bucket_of, fingerprint
+from simulator.ledger.digest import BUCKETS, add_acknowledged, add_legs, bucket_of, fingerprint, position
 from simulator.shard.layout import RECORD, Leg
 from simulator.transaction import Kind
 
@@ -67,7 +67,8 @@ def acknowledged(found: NDArray[np.void]) -> NDArray[np.uint64]:
     """The sums of transactions that were acknowledged, one for each record."""
     sums = np.zeros((BUCKETS, 2), np.uint64)
     for record in found:
-        add_acknowledged(sums, record["id"], print_of(record), int(record["kind"]))
+        place = position(int(record["shard"]), int(record["lsn"]))
+        add_acknowledged(sums, record["id"], print_of(record), int(record["kind"]), place)
     return sums
 
 

@@ -589,7 +589,7 @@ def test_the_outbox_forgets_only_what_was_sent_and_is_durable_at_the_far_shard()
 
 def test_what_a_full_ring_would_not_take_is_answered_overflow_one_by_one() -> None:
     node = Node(shape_of(2), 0)
-    batch = np.concatenate([message_of(Asked(i, Kind.PAYMENT, 1 + 2 * (i % 2), 0, 1)) for i in range(1, 6)])
+    batch = np.concatenate([message_of(Asked(i, Kind.PAYMENT, 1 + 2 * (i % 2), 0, 1)) for i in range(1, 9)])
     refuse(node.books, batch, 2, 5, node.replies, node.marks)
     records, replies = node.collect()
     assert len(records) == 0

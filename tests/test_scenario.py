@@ -940,7 +940,7 @@ def test_a_plan_adds_up(tmp_path: Path) -> None:
     assert (planned.duration_s, planned.mean_per_s, planned.peak_per_s) == pytest.approx((5, 1_000, 1_000))
     assert planned.value_minor == 5_000 * 10_000
     assert planned.disk_bytes == 5_000 * (80 + 24)
-    assert planned.memory_bytes == 100 * 16 + 4 * 262_144 * 56 + 2 * 65_536 * 96 + 4 * 150_000_000
+    assert planned.memory_bytes == 100 * 16 + 4 * 131_072 * 136 + 2 * 65_536 * 96 + 4 * 150_000_000
     assert planned.run_s == pytest.approx(9, abs=0.01)
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.kernel import kernel
+from simulator.kernel import inlined, kernel
 from simulator.ledger.books import AVAILABLE, RESERVED
 from simulator.ledger.digest import BUCKETS, add_acknowledged, add_legs, bucket_of, fingerprint, position
 from simulator.measure.recorder import HISTORY, REORDERED
@@ -128,8 +128,17 @@ class _Ledger:
 _GAP, _REPEAT, _OVERDRAFT, _ASTRAY = 0, 1, 2, 3
 
 
+@inlined
+def note_example(examples: NDArray[np.uint64], which: int, key: np.uint64) -> None:
+    """Keeps the first ids of each find, each once."""
+    for k in range(examples.shape[1]):
+        if examples[which, k] == 0 or examples[which, k] == key:
+            examples[which, k] = key
+            break
+
+
 @kernel
-def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
+def replay(  # noqa: C901, PLR0912  a kernel is long but straight
     records: NDArray[np.void], accounts: NDArray[np.int64], lsn: NDArray[np.int64], transit_out: NDArray[np.int64],
     transit_in: NDArray[np.int64], finds: NDArray[np.int64], examples: NDArray[np.uint64],
 ) -> None:  # fmt: skip
@@ -145,6 +154,7 @@ def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
         found = -1
         if shard >= shards:
             finds[_ASTRAY] += 1
+            note_example(examples, _ASTRAY, r["id"])
             continue
         if position > lsn[shard] + 1:
             found = _GAP
@@ -153,10 +163,7 @@ def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
             found = _REPEAT
             finds[_REPEAT] += 1
         if found >= 0:
-            for k in range(examples.shape[1]):
-                if examples[found, k] == 0 or examples[found, k] == r["id"]:
-                    examples[found, k] = r["id"]
-                    break
+            note_example(examples, found, r["id"])
         lsn[shard] = max(lsn[shard], position)
         if leg == 0:
             continue
@@ -170,6 +177,7 @@ def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
             or payee >= accounts.shape[0]
         ):
             finds[_ASTRAY] += 1
+            note_example(examples, _ASTRAY, r["id"])
             continue
         amount = r["amount_minor"]
         if leg == _TRANSFER or leg == _DEBIT:
@@ -188,10 +196,7 @@ def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
             transit_in[far, near] += amount
         if leg != _CREDIT and (accounts[payer, _AVAILABLE] < 0 or accounts[payer, _RESERVED] < 0):
             finds[_OVERDRAFT] += 1
-            for k in range(examples.shape[1]):
-                if examples[_OVERDRAFT, k] == 0 or examples[_OVERDRAFT, k] == r["id"]:
-                    examples[_OVERDRAFT, k] = r["id"]
-                    break
+            note_example(examples, _OVERDRAFT, r["id"])
 
 
 @kernel
@@ -226,11 +231,18 @@ def history_path(run: Path) -> Path:
     return run / "history.bin"
 
 
-def read_history(path: Path) -> Iterator[NDArray[np.void]]:
+def history_rest_path(run: Path) -> Path:
+    """Where the rows are that found no room there; most runs have no such file."""
+    return run / "history-rest.bin"
+
+
+def read_history(run: Path) -> Iterator[NDArray[np.void]]:
     """The history in chunks."""
-    with path.open("rb") as file:
-        while raw := file.read(_CHUNK_ROWS * HISTORY.itemsize):
-            yield np.frombuffer(raw[: len(raw) - len(raw) % HISTORY.itemsize], HISTORY)
+    for path in (history_path(run), history_rest_path(run)):
+        if path.exists():
+            with path.open("rb") as file:
+                while raw := file.read(_CHUNK_ROWS * HISTORY.itemsize):
+                    yield np.frombuffer(raw[: len(raw) - len(raw) % HISTORY.itemsize], HISTORY)
 
 
 class Auditor:
@@ -306,7 +318,7 @@ class Auditor:
         sums = np.zeros((BUCKETS, 2), np.uint64)
         statuses = np.zeros(256, np.int64)
         unknown: dict[int, int] = {}
-        for rows in read_history(history_path(self.run)):
+        for rows in read_history(self.run):
             add_history(rows, int(Status.OK), sums, statuses)
             doubted = rows[rows["status"] == Status.UNKNOWN]
             unknown.update(zip(doubted["id"].tolist(), doubted["fingerprint"].tolist(), strict=True))
@@ -354,9 +366,10 @@ class Auditor:
                 ids = ledger.example_ids[which]
                 self.audit.find(name, *ids[ids > 0], count=int(ledger.finds[which]))
         if ledger.finds[_ASTRAY]:
-            self.audit.find("invented", count=int(ledger.finds[_ASTRAY]))
+            ids = ledger.example_ids[_ASTRAY]
+            self.audit.find("invented", *ids[ids > 0], count=int(ledger.finds[_ASTRAY]))
             self.audit.reasons.append(
-                f"{int(ledger.finds[_ASTRAY])} records name an account that their shard does not have"
+                f"{int(ledger.finds[_ASTRAY])} records book on an account that their shard does not have"
             )
         level = ledger.transit_out == ledger.transit_in.T
         if quiet and not level.all():
@@ -440,7 +453,7 @@ class Auditor:
 
     def _list(self, wanted: NDArray[np.bool_], unknown: dict[int, int], *, quiet: bool) -> None:
         """Names what is wrong with each transaction of the buckets that differ."""
-        rows = self._select(read_history(history_path(self.run)), wanted)
+        rows = self._select(read_history(self.run), wanted)
         nodes = len(list(self.journals.glob("node-*.journal")))
         records = self._select((r for node in range(nodes) for r in self._frames(node)), wanted)
         doubted = np.isin(records["id"], np.array(sorted(unknown), np.uint64))

@@ -12,7 +12,7 @@ from simulator.bench.rig import BooksError, Gauge, Rig
 from simulator.errors import BackendError
 from simulator.kernel import kernel
 from simulator.shard.ring import free, pop, push
-from simulator.transaction import OUTCOME, Status
+from simulator.transaction import OUTCOME, Reason, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,8 +24,11 @@ _LEAST = 1_024  # a ring with less room than this is full: small sends would onl
 _IDLE_S = 0.001
 _LOOK_S = 0.05
 _DRAIN_S = 30.0
-_ID_SUM = len(Status)  # where the sum of the answered ids stands, behind the counts by status
-_TALLY = _ID_SUM + 1
+# A tally: the counts by status, the sum of the answered ids, then the counts of what was not applied by reason.
+_ID_SUM = len(Status)
+_REASONS = _ID_SUM + 1
+_TALLY = _REASONS + len(Reason)
+_OK = int(Status.OK)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Load:
     sent_in_all: int
     ok_in_all: int
     rejected_in_all: int
+    rejected_by_reason: dict[str, int]
 
 
 @kernel
@@ -57,11 +61,13 @@ def send(
 def take(
     cursors: NDArray[np.int64], slots: NDArray[np.void], outcomes: NDArray[np.void], tally: NDArray[np.int64]
 ) -> int:
-    """Takes up to len(outcomes) answers, counts them by status and sums their ids (modulo 2^64); returns how many."""
+    """Takes up to len(outcomes) answers and adds them to `tally` (ids modulo 2^64); returns how many."""
     count = pop(cursors, slots, outcomes)
     for i in range(count):
         tally[outcomes[i]["status"]] += 1
         tally[_ID_SUM] += np.int64(outcomes[i]["id"])
+        if outcomes[i]["status"] != _OK:
+            tally[_REASONS + outcomes[i]["reason"]] += 1
     return count
 
 
@@ -107,6 +113,11 @@ class Feeder:
     def wait(self) -> None:
         """Sleeps until a node has answered, at most a millisecond."""
         self._wiring.dispatcher_bell.wait(_IDLE_S)
+
+    def reasons(self) -> dict[str, int]:
+        """Why transactions were not applied, and how many each."""
+        found = {reason.name.lower(): int(self.tally[_REASONS + reason]) for reason in Reason}
+        return {name: number for name, number in found.items() if number}
 
     def complete(self) -> bool:
         """Whether what was answered is what was sent: ids are 1 … sent, so a lost one and a doubled one do not cancel."""
@@ -161,6 +172,7 @@ def saturate(
         sent_in_all=feeder.sent,
         ok_in_all=int(feeder.tally[Status.OK]),
         rejected_in_all=int(feeder.tally[Status.REJECTED]),
+        rejected_by_reason=feeder.reasons(),
     )
 
 

@@ -91,6 +91,7 @@ class Cell:
     sent: int
     ok: int
     rejected: int
+    rejected_by_reason: dict[str, int]
     ratio_naive: float | None = None  # to the naive baseline with the same transfers, in the same round
     rounds_per_s: tuple[float, ...] = ()  # transactions_per_s of each round; the rest is of the round with the median
 
@@ -260,6 +261,7 @@ class _Bench:
             sent=load.sent_in_all,
             ok=load.ok_in_all,
             rejected=load.rejected_in_all,
+            rejected_by_reason=load.rejected_by_reason,
         )
 
     def _light(self, shape: Shape, premade: Premade, durability: Durability) -> LightLoad:

@@ -10,14 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report.wording import NO_DATA, count, ms, plain, size
+from simulator.report.wording import NO_DATA, count, ms, plain, share, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.console import RenderableType
 
-    from simulator.bench.shards import Results
+    from simulator.bench.shards import Cell, Results
 
 _WHOLE = 100  # from here a ratio or a mean is read without decimals
 
@@ -69,6 +69,7 @@ def _all(results: Results) -> RenderableType:
     ]
     if any(cell.stopped_early for cell in results.cells):
         parts.append(Text(f"*: ended early, its journals had reached {size(results.disk_cap_bytes)}", "dim"))
+    parts += [_refused(cell) for cell in results.cells if cell.rejected]
     parts += [Text(), _baselines(results), Text(), _light(results)]
     if results.curve:
         parts += [Text(), _curve(results)]
@@ -85,6 +86,14 @@ def _grid(*head: str, left: int = 1) -> Table:
 
 def _millions(per_s: float | None) -> str:
     return NO_DATA if per_s is None else f"{per_s / 1e6:.2f}" if per_s >= 1e5 else f"{per_s / 1e6:.3f}"  # noqa: PLR2004  two digits at least
+
+
+def _short(number: int) -> str:
+    """A round number as people say it: 10 k, 10 M."""
+    for unit, scale in (("M", 10**6), ("k", 10**3)):
+        if number >= scale and number % scale == 0:
+            return f"{number // scale} {unit}"
+    return count(number)
 
 
 def _figure(value: float | None) -> str:
@@ -127,6 +136,16 @@ def _baselines(results: Results) -> Table:
     return table
 
 
+def _refused(cell: Cell) -> Text:
+    """Says what a cell's rate leaves out: what was answered, but with a no."""
+    why = ", ".join(f"{reason} {count(number)}" for reason, number in cell.rejected_by_reason.items())
+    return Text(
+        f"{cell.durability}, {cell.transfers}: {share(cell.rejected / cell.sent)} of {count(cell.sent)} refused ({why}), "
+        "not in tx/s",
+        "yellow",
+    )
+
+
 def _light(results: Results) -> Table:
     table = _grid("light load", "tx/s", "response p50", "p99", "schedule lag p99")
     for light in results.light_load:
@@ -143,11 +162,11 @@ def _light(results: Results) -> Table:
 def _curve(results: Results) -> RenderableType:
     shards, accounts = results.settings.curve_shards, results.settings.curve_customers
     points = {(point.shards, point.accounts): point for point in results.curve}
-    table = _grid("ns/tx (× best)", *(f"{count(each)} accounts" for each in accounts))
+    table = _grid("ns/tx (×)", *(f"{_short(each)} accounts" for each in accounts))
     for each in shards:
         row = [points[each, customers] for customers in accounts]
         table.add_row(
             f"{each} shard{'s' if each > 1 else ''}",
             *(f"{_figure(point.ns_per_transaction)} ({point.ratio_to_best or 0:.2f})" for point in row),
         )
-    return Group(table, Text("one node, memory, as they come", "dim"))
+    return Group(table, Text("one node, memory, as they come; in brackets: times the best", "dim"))

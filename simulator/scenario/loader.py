@@ -312,7 +312,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if isinstance(resolve(text), str) else '"')
+    # Quoted where it would be read as something else than text, or where a reader would fold an unusual line break.
+    plain = isinstance(resolve(text), str) and all(c.isprintable() or c == "\n" for c in text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
 
 _Dumper.add_representer(str, _write_text)
