@@ -229,6 +229,12 @@ def test_a_folder_that_cannot_be_written_to_is_a_mistake_of_the_user(tmp_path: P
         pass
 
 
+def test_a_commit_made_meanwhile_does_not_take_the_journals_along(tmp_path: Path) -> None:
+    with Workplace(tmp_path) as place:
+        assert (place / ".gitignore").read_text("utf-8") == "*\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- the command line ----
 
 

@@ -22,6 +22,7 @@ from simulator.report.terminal import (
     print_summary,
     sparkline,
 )
+from simulator.report.wording import sentence
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,7 +179,10 @@ def test_the_summary_fits_in_80_columns(run: Path, summary: dict[str, Any], enco
     summary["reasons"]["rejected"] = {f"reason_{n}": 12_345 for n in range(9)}
     console = a_console(terminal=False, width=200, encoding=encoding)
     print_summary(console, summary, run)
-    assert max(len(line.rstrip()) for line in said(console).splitlines()) <= 80
+    # Where there is no terminal the sentence is for searching, and stays on one line.
+    lines = [line.rstrip() for line in said(console).splitlines() if line != sentence(summary)]
+    assert len(lines) > 20
+    assert max(map(len, lines)) <= 80
 
 
 def test_the_summary_tells_everything_a_reader_asks_for(run: Path, summary: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ class Workplace:
                 f"{self._parent}: cannot be written to ({error.strerror}); the journals are measured on the disk of the "
                 "current folder, so change to one that can"
             ) from error
+        (self._folder / ".gitignore").write_text("*\n", "utf-8")  # a commit made meanwhile does not take it along
         return self._folder
 
     def __exit__(self, *_: object) -> None:
