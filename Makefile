@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SCENARIO ?= scenarios/peak.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types bench clean setup
+.PHONY: help run test soak lint types bench clean setup
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -17,6 +17,9 @@ run: $(STAMP)  ## replay the opening minute of Double Eleven (another scenario: 
 test: $(STAMP)  ## set up everything and pass the tests
 	@.ci/system-packages
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
+
+soak: $(STAMP)  ## 200 random kills under load, about four minutes; passes if every transaction and every yuan is there
+	$(BIN)/sim run scenarios/soak.yaml
 
 lint: $(STAMP)  ## ruff, rules and format
 	$(BIN)/ruff check .

@@ -293,6 +293,7 @@ def _reserve(folder: Path) -> Path:
     path = folder / ".reserve"
     with contextlib.suppress(OSError), path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+        os.fsync(file.fileno())
     return path
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from simulator import process
 from simulator.arrivals.process import Poisson
 from simulator.arrivals.rate import Rate
 from simulator.audit.auditor import audit_run, history_path
@@ -43,8 +44,16 @@ def is_cold() -> bool:
 
 def warm(say: Callable[[str], None] | None) -> None:
     """Compiles or loads every kernel; says so through `say` when it will take a while."""
-    if say is not None and is_cold():
-        say("compiling kernels into a cache (once; about a minute on one core) …")
+    if is_cold():
+        if say is not None:
+            say("compiling kernels into a cache (once; about a minute on one core) …")
+        # In a process of its own: the compiler leaves hundreds of megabytes behind, which every forked child would inherit.
+        child = process.start("compiler", _in_a_temporary_folder)
+        child.join()
+    _in_a_temporary_folder()
+
+
+def _in_a_temporary_folder() -> None:
     with tempfile.TemporaryDirectory(prefix="sim-warm-") as name:
         _tiny_run(Path(name))
 

@@ -74,6 +74,9 @@ class _History:
         try:
             # Room taken now cannot be taken by the journals later, so a disk that fills stops those first.
             os.posix_fallocate(self._fd, 0, max(expected_bytes, 1))
+            os.fsync(
+                self._fd
+            )  # now, or the first commits of the nodes would wait for the file system to note all of it
         except OSError:
             os.ftruncate(self._fd, 0)
 

@@ -143,13 +143,14 @@ class Node:
         if now_ns - self.expired_ns > _EXPIRY_LOOK_NS:
             self.expired_ns = now_ns
             self.row["expired"] += expire(self.books, self.hold_term_ns, self.records, self.marks)
-        moved = self._take()
+        moved = self.take()
         moved |= self._hand_on()
         self._commit()
         moved |= self._release()
         return moved
 
-    def _take(self) -> bool:
+    def take(self) -> bool:
+        """Books what waits in the inbound rings, in memory only; says whether there was anything."""
         taken = 0
         for ring in self.inbound:
             there = waiting(ring.cursors)
