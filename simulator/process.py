@@ -24,8 +24,13 @@ _PR_SET_PDEATHSIG = 1
 _FORK = multiprocessing.get_context("fork")
 
 
-def _body(parent: int, name: str, target: Callable[..., None], args: tuple[Any, ...], options: dict[str, Any]) -> None:
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when the one that forked it ends, however that ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _body(parent: int, name: str, target: Callable[..., None], args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    die_with_parent()
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -278,6 +278,7 @@ def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
         queue=embedded.queue, run=scenario.seed, restarts=embedded.restarts,
         hold_term_ns=embedded.hold_expiry,
         drop_oldest=embedded.overflow == "drop_oldest",
+        snapshot_records=embedded.snapshot_records,
     )  # fmt: skip
 
 

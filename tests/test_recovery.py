@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import sim_process
 
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.ledger.books import Books
-from simulator.shard.journal import JournalError, journal_path
+from simulator.shard.journal import JournalError, JournalReader, journal_path
 from simulator.shard.layout import Board, Durability, NodeState, Shape
 from simulator.shard.ring import TAIL
+from simulator.shard.snapshot import snapshot_path
 from simulator.shard.worker import Node, Wiring
 from simulator.transaction import OUTCOME, TRANSACTION
 from simulator.workload.generator import Parties, Workload
@@ -34,8 +36,9 @@ OF_THE_PRESENT = {"now_ns", "hold_ids", "hold_made_ns", "hold_ends"}
 class Platform:
     """Two nodes in this process, turned by hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, snapshot_records: int = 10**9) -> None:
         self.folder = folder
+        self.snapshot_records = snapshot_records
         self.board = Board(SHAPE)
         self.wiring = Wiring(SHAPE.nodes, 1_024)
         self.backend = EmbeddedBackend(SHAPE, self.wiring, self.board)
@@ -44,8 +47,9 @@ class Platform:
 
     def start(self, number: int) -> Node:
         node = Node(
-            number, SHAPE, self.wiring, self.board, folder=self.folder, durability=Durability.OS, interval_ns=0, run=1
-        )
+            number, SHAPE, self.wiring, self.board, folder=self.folder, durability=Durability.OS, interval_ns=0, run=1,
+            snapshot_records=self.snapshot_records,
+        )  # fmt: skip
         self.board.nodes["state"][number] = NodeState.READY
         return node
 
@@ -170,6 +174,81 @@ def test_far_legs_that_a_dead_peer_had_not_made_durable_are_sent_again_and_booke
     assert platform.transit_is_level()
     held = sum(int(node.books.accounts.sum()) for node in platform.nodes)
     assert held == SHAPE.customers * SHAPE.opening_minor
+
+
+def with_snapshots(platform: Platform) -> None:
+    """Both nodes write one in the middle of what they book, and are waited for."""
+    for node in platform.nodes:
+        node.snapshot_records = 500
+    for part in np.split(transactions(4_000), 16):
+        platform.offer(part)
+        platform.settle()
+        for node in platform.nodes:
+            if node.snapshot_pid:
+                assert os.waitpid(node.snapshot_pid, 0)[1] == 0
+                node.snapshot_pid = 0
+                node.snapshot_records = 10**9
+    for node in platform.nodes:
+        assert snapshot_path(platform.folder, node.node).exists()
+
+
+def test_a_restart_replays_only_what_came_after_the_snapshot_and_knows_everything(platform: Platform) -> None:
+    with_snapshots(platform)
+    for number, node in enumerate(platform.nodes):
+        before = books_of(node)
+        booked = int(node.row["records"])
+        platform.restart(number)
+        assert_same(books_of(platform.nodes[number]), before)
+        assert 0 < int(platform.board.nodes["replayed"][number]) < booked
+    platform.settle()
+    assert platform.transit_is_level()
+
+
+def test_far_legs_older_than_the_snapshot_are_sent_again_too(platform: Platform) -> None:
+    near, far = platform.nodes
+    platform.offer(transactions(400))
+    near.turn()
+    near.snapshot_records = 0
+    near.since_snapshot = 1
+    near.turn()  # its far legs are not acknowledged: they are in the snapshot
+    assert os.waitpid(near.snapshot_pid, 0)[1] == 0
+    far.take()
+    platform.restart(1)
+    platform.restart(0)
+    platform.nodes[0].snapshot_records = 10**9
+    platform.settle()
+    platform.offer(transactions(400))
+    platform.settle()
+    assert platform.transit_is_level()
+
+
+@pytest.mark.parametrize("harm", ["damaged", "newer than the journal", "cut short", "another's"])
+def test_a_snapshot_that_is_not_whole_or_does_not_fit_is_passed_over(platform: Platform, harm: str) -> None:
+    with_snapshots(platform)
+    before = books_of(platform.nodes[0])
+    path = snapshot_path(platform.folder, 0)
+    raw = bytearray(path.read_bytes())
+    match harm:
+        case "damaged":
+            raw[len(raw) // 2] ^= 1
+        case "newer than the journal":
+            journal = journal_path(platform.folder, 0)
+            whole = journal.read_bytes()
+            with_fewer = list(JournalReader(journal))[:2]
+            size = 64 + sum(32 + records.nbytes for _, records in with_fewer)
+            journal.write_bytes(whole[:size])
+            before = {}
+        case "cut short":
+            raw = raw[: len(raw) // 2]
+        case _:
+            raw = bytearray(snapshot_path(platform.folder, 1).read_bytes())
+    path.write_bytes(raw)
+    platform.board.nodes["replayed"] = 0
+    platform.restart(0)
+    if before:
+        assert_same(books_of(platform.nodes[0]), before)
+    replayed = sum(len(records) for _, records in JournalReader(journal_path(platform.folder, 0)))
+    assert int(platform.board.nodes["replayed"][0]) == replayed
 
 
 def test_a_torn_tail_is_cut_off_and_the_rest_restored(platform: Platform) -> None:

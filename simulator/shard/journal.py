@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xxhash
 
 from simulator.errors import SimError
+from simulator.kernel import int64, kernel
 from simulator.shard.layout import FILE_HEADER, FILE_MAGIC, FRAME, FRAME_MAGIC, RECORD, Durability, Shape
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ VERSION = 1
 _CHECKSUM_BYTES = 8
 _HEADER = struct.Struct("<QIIQq")  # FRAME's fields, for reading one at a time
 _STRETCH = 8 << 20  # bytes read at a time
-_STRETCH_RECORDS = 1 << 18
+_WORD = 8  # headers and records are whole words, and start at one
+_FRAME_WORDS = FRAME.itemsize // _WORD
+_RECORD_WORDS = RECORD.itemsize // _WORD
+_MAGIC = int(FRAME_MAGIC)
 _SCAN = 64 << 20  # how far behind a broken frame a sound one is looked for
 _FRAME_RECORDS_MAX = 1 << 22  # a header that claims more is not a header; a node's turn makes far fewer
 assert _HEADER.size == FRAME.itemsize  # noqa: S101  two descriptions of one layout
@@ -119,6 +123,10 @@ class Journal:
         body = records.view(np.uint8).data
         return self._write([_sealed(self._frame, body), body])
 
+    def fileno(self) -> int:
+        """The open file, for whoever must sync it as well."""
+        return self._fd
+
     def sync(self) -> None:
         """Makes all that was appended survive a power loss. Raises OSError."""
         os.fdatasync(self._fd)
@@ -158,6 +166,48 @@ def read_header(path: Path) -> Any:  # noqa: ANN401  one FILE_HEADER record; num
     return header[0]
 
 
+class _Run(NamedTuple):
+    """Some frames of a journal."""
+
+    size: int  # bytes
+    committed_ns: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    records: NDArray[np.void]  # of all of them
+
+
+@kernel
+def walk(words: NDArray[np.uint64], number: int, starts: NDArray[np.int64]) -> int:
+    """Finds frames that follow each other and lie whole within `words`; their checksums are not looked at.
+
+    `words` begins at a frame, which should have this number. Writes the word that each frame starts at; returns how many.
+    """
+    at = 0
+    found = 0
+    while at + _FRAME_WORDS <= words.shape[0]:
+        count = int64(words[at + 1] >> np.uint64(32))
+        if (words[at + 1] & np.uint64(0xFFFFFFFF)) != np.uint64(_MAGIC) or int64(words[at + 2]) != number + found:
+            break
+        if count > _FRAME_RECORDS_MAX or at + _FRAME_WORDS + count * _RECORD_WORDS > words.shape[0]:
+            break
+        starts[found] = at
+        found += 1
+        at += _FRAME_WORDS + count * _RECORD_WORDS
+    return found
+
+
+@kernel
+def gather(
+    words: NDArray[np.uint64], starts: NDArray[np.int64], counts: NDArray[np.int64], records: NDArray[np.uint64]
+) -> None:
+    """Copies the records of the frames at `starts` behind each other."""
+    to = 0
+    for i in range(starts.shape[0]):
+        begin = starts[i] + _FRAME_WORDS
+        for k in range(begin, begin + counts[i] * _RECORD_WORDS):
+            records[to] = words[k]
+            to += 1
+
+
 class JournalReader:
     """Reads the frames of a journal in order, in bounded memory (one stretch of the file at a time).
 
@@ -175,19 +225,31 @@ class JournalReader:
 
     def __iter__(self) -> Iterator[tuple[int, NDArray[np.void]]]:
         """Yields (committed_ns, RECORD array) of each frame."""
+        for run in self._runs():
+            ends = np.cumsum(run.counts)
+            for committed_ns, count, end in zip(
+                run.committed_ns.tolist(), run.counts.tolist(), ends.tolist(), strict=True
+            ):
+                yield committed_ns, run.records[end - count : end]
+
+    def stretches(self) -> Iterator[NDArray[np.void]]:
+        """The records of many frames at a time, up to about 200,000."""
+        for run in self._runs():
+            yield run.records
+
+    def _runs(self) -> Iterator[_Run]:
+        """Whole frames that stand one behind the other, as many as a stretch of the file has."""
         with self.path.open("rb") as file:
             file.seek(self.end)
             stretch = b""
             while True:
-                used = 0
-                while (frame := self._frame(stretch, used)) is not None:
-                    committed_ns, records = frame
-                    size = FRAME.itemsize + records.nbytes
-                    used += size
-                    self.end += size
-                    self.frames += 1
-                    yield committed_ns, records
-                stretch = stretch[used:]
+                run = self._run(stretch)
+                if run is not None:
+                    stretch = stretch[run.size :]
+                    self.end += run.size
+                    self.frames += len(run.counts)
+                    yield run
+                    continue
                 if not self._may_go_on(stretch):
                     break
                 more = file.read(_STRETCH)
@@ -198,30 +260,31 @@ class JournalReader:
             if self.torn_bytes:
                 self._judge_tail(stretch + file.read(_SCAN))
 
-    def stretches(self) -> Iterator[NDArray[np.void]]:
-        """The records of many frames at a time, up to about a quarter of a million."""
-        held: list[NDArray[np.void]] = []
-        size = 0
-        for _, records in self:
-            held.append(records)
-            size += len(records)
-            if size >= _STRETCH_RECORDS:
-                yield np.concatenate(held)
-                held, size = [], 0
-        if held:
-            yield np.concatenate(held)
-
-    def _frame(self, stretch: bytes, at: int) -> tuple[int, NDArray[np.void]] | None:
-        """The frame at this place, or None if no whole one with the next number stands there."""
-        if at + FRAME.itemsize > len(stretch):
+    def _run(self, stretch: bytes) -> _Run | None:
+        """The whole frames at the beginning of a stretch; None if there is not even one."""
+        words = np.frombuffer(stretch, np.uint64, len(stretch) // _WORD)
+        starts = np.empty(len(stretch) // FRAME.itemsize, np.int64)
+        found = int(walk(words, self.frames + 1, starts))
+        view = memoryview(stretch)
+        sound = 0
+        for start, count, checksum in zip(
+            (starts[:found] * _WORD).tolist(),
+            (words[starts[:found] + 1] >> np.uint64(32)).tolist(),
+            words[starts[:found]].tolist(),
+            strict=True,
+        ):
+            end = start + FRAME.itemsize + count * RECORD.itemsize
+            if xxhash.xxh3_64_intdigest(view[start + _CHECKSUM_BYTES : end]) != checksum:
+                break
+            sound += 1
+        if sound == 0:
             return None
-        checksum, magic, count, number, committed_ns = _HEADER.unpack_from(stretch, at)
-        end = at + FRAME.itemsize + count * RECORD.itemsize
-        if magic != FRAME_MAGIC or number != self.frames + 1 or end > len(stretch):
-            return None
-        if xxhash.xxh3_64_intdigest(memoryview(stretch)[at + _CHECKSUM_BYTES : end]) != checksum:
-            return None
-        return committed_ns, np.frombuffer(stretch, RECORD, count, at + FRAME.itemsize)
+        starts = starts[:sound]
+        counts = (words[starts + 1] >> np.uint64(32)).astype(np.int64)
+        records = np.empty(int(counts.sum()), RECORD)
+        gather(words, starts, counts, records.view(np.uint64))
+        size = int(starts[-1]) * _WORD + FRAME.itemsize + int(counts[-1]) * RECORD.itemsize
+        return _Run(size, words[starts + 3].astype(np.int64), counts, records)
 
     @staticmethod
     def _may_go_on(rest: bytes) -> bool:

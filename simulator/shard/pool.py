@@ -60,6 +60,7 @@ class Pool:
         restarts: int = 0,
         hold_term_ns: int = 600_000_000_000,
         drop_oldest: bool = False,
+        snapshot_records: int = 8_000_000,
     ) -> None:
         """Makes rings and board.
 
@@ -76,6 +77,7 @@ class Pool:
             "run": run,
             "hold_term_ns": hold_term_ns,
             "drop_oldest": drop_oldest,
+            "snapshot_records": snapshot_records,
         }
         self._processes: list[ForkProcess] = []
         self._restarts_left = restarts if durability != Durability.MEMORY else 0
@@ -136,9 +138,10 @@ class Pool:
                 continue
             if not child.is_alive() and self._restarts_left > 0:
                 child.join()
-                # A node that cannot even get ready has a fault that no restart mends.
-                self._attempts[node] = self._attempts.get(node, 0) + 1
-                self._restarts_left = 0 if self._attempts[node] > _ATTEMPTS else self._restarts_left - 1
+                # A node that ends by itself again and again has a fault that no restart mends; being killed is none.
+                if child.exitcode is None or child.exitcode >= 0:
+                    self._attempts[node] = self._attempts.get(node, 0) + 1
+                self._restarts_left = 0 if self._attempts.get(node, 0) > _ATTEMPTS else self._restarts_left - 1
                 self._returning.setdefault(node, now)
                 notices.append(Notice("node_died", node, {"pid": child.pid, "how": _how_it_ended(child)}))
                 row["incarnation"] += 1

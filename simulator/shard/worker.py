@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator import process
 from simulator.ledger.books import AVAILABLE, RESERVED, open_books, touched
 from simulator.ledger.digest import BUCKETS, add_legs
 from simulator.ledger.holds import expire
 from simulator.ledger.post import GAPS, JOURNAL, MARKS, REFUSED, REPLIES, apply, forget, refuse
 from simulator.ledger.replay import refill_outbox, restore
 from simulator.measure.histogram import count_one
+from simulator.shard import snapshot
 from simulator.shard.journal import Journal, JournalError, JournalReader, journal_path
-from simulator.shard.layout import RECORD, Board, Durability, NodeState, Shape, Stop
+from simulator.shard.layout import FILE_HEADER, RECORD, Board, Durability, NodeState, Shape, Stop
 from simulator.shard.ring import TAIL, Doorbell, Ring, push_wrapped, release, waiting
+from simulator.shard.snapshot import Point, snapshot_path
 from simulator.transaction import OUTCOME, TRANSACTION
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ class Node:
         self, node: int, shape: Shape, wiring: Wiring, board: Board, *,
         folder: Path, durability: Durability, interval_ns: int, run: int,
         hold_term_ns: int = 600_000_000_000, drop_oldest: bool = False,
+        snapshot_records: int = 8_000_000,
     ) -> None:  # fmt: skip
         self.node = node
         self.shape = shape
@@ -75,6 +79,9 @@ class Node:
         self.interval_ns = interval_ns
         self.hold_term_ns = hold_term_ns
         self.drop_oldest = drop_oldest
+        self.snapshot_records = snapshot_records
+        self.since_snapshot = 0
+        self.snapshot_pid = 0
         self.books = open_books(shape, node)
         self.wiring = wiring
         self.inbound = [wiring.requests[node]]
@@ -105,16 +112,27 @@ class Node:
     def _recover(self, path: Path) -> Journal:
         """Rebuilds the books from the journal, and what peers may not have got. Raises JournalError for a damaged one.
 
-        The journal is read twice: which far legs to send again depends on what peers had made durable, and a peer that is
-        itself recovering knows that only after its own first reading.
+        Which far legs to send again depends on what peers had made durable, and a peer that is itself recovering knows that
+        only after reading its journal. So among several that recover the journal is read once more, when all are that far.
         """
         began = time.monotonic_ns()
-        reader = JournalReader(path)
+        found = snapshot.read(
+            snapshot_path(self.folder, self.node), self.node, self.books, self.shape.nodes, path.stat().st_size
+        )
+        point, unsent = found or (Point(FILE_HEADER.itemsize, 0), [])
+        for peer, messages in enumerate(unsent):
+            self.outbox[peer, : len(messages)] = messages
+            self.outbox_head[peer] = len(messages)
+        sequence = self.books.sequence_out.copy()
+        peers_know = all(int(self.board.nodes["state"][b]) > NodeState.RECOVERED for b, _ in self.peers)
+        reader = JournalReader(path, start=point.journal_bytes, frames=point.journal_frames)
         astray = 0
         replayed = 0
         for records in reader.stretches():
             astray += restore(self.books, records)
             replayed += len(records)
+            if peers_know:
+                refill_outbox(self.books, records, sequence, self.outbox, self.outbox_head, self.board.acked)
         if astray:
             raise JournalError(f"{path}: {astray} records do not follow from those before them")
         journal = Journal.resume(reader, self.durability)
@@ -123,11 +141,10 @@ class Node:
         self.row["state"] = NodeState.RECOVERED
         while any(int(self.board.nodes["state"][b]) == NodeState.STARTING for b, _ in self.peers):
             time.sleep(_QUIESCE_S)
-        sequence = np.zeros_like(self.books.sequence_out)
-        if self.peers:
-            for records in JournalReader(path).stretches():
+        if not peers_know:
+            for records in JournalReader(path, start=point.journal_bytes, frames=point.journal_frames).stretches():
                 refill_outbox(self.books, records, sequence, self.outbox, self.outbox_head, self.board.acked)
-            self.outbox_durable[:] = self.outbox_head
+        self.outbox_durable[:] = self.outbox_head
         self.row["replayed"] += replayed
         self.row["replay_ns"] += time.monotonic_ns() - began
         return journal
@@ -146,6 +163,7 @@ class Node:
         moved = self.take()
         moved |= self._hand_on()
         self._commit()
+        self._snapshot()
         moved |= self._release()
         return moved
 
@@ -217,6 +235,7 @@ class Node:
             self.unsynced = False
             self.row["synced_bytes"] = self.journal.size
         if count:
+            self.since_snapshot += count
             took = time.monotonic_ns() - began
             self.row["frames"] += 1
             self.row["records"] += count
@@ -226,6 +245,33 @@ class Node:
             self.board.acked[self.owned] = self.books.sequence_in[self.owned]
         self.durable = int(self.marks[REPLIES])
         self.outbox_durable[:] = self.outbox_head
+
+    def _snapshot(self) -> None:
+        """Forks a copy that writes a snapshot, once there is enough new in the journal and the copy before is done."""
+        if self.snapshot_pid and os.waitpid(self.snapshot_pid, os.WNOHANG)[0]:
+            self.snapshot_pid = 0
+        if self.snapshot_pid or self.since_snapshot < self.snapshot_records or self.durability == Durability.MEMORY:
+            return
+        self.since_snapshot = 0
+        point = Point(self.journal.size, self.journal.frames)
+        self.snapshot_pid = os.fork()
+        if self.snapshot_pid == 0:
+            code = 1
+            try:
+                process.die_with_parent()
+                os.nice(10)
+                mask = self.outbox.shape[1] - 1
+                unsent = [
+                    self.outbox[peer, np.arange(self.outbox_forgotten[peer], self.outbox_head[peer]) & mask]
+                    for peer in range(self.shape.nodes)
+                ]
+                path = snapshot_path(self.folder, self.node)
+                snapshot.write(path, self.node, self.books, unsent, point, self.journal.fileno())
+                code = 0
+            except OSError:
+                pass  # the one before stands, and the next restart replays more; the exit code tells
+            finally:
+                os._exit(code)
 
     def _release(self) -> bool:
         """Pushes what is durable: replies to the dispatcher, far legs to peers. What does not fit stays for the next turn."""

@@ -1,0 +1,153 @@
+"""Snapshots of a node's books: what bounds how much of the journal a restart must replay.
+
+A snapshot is written by a forked copy of the node, whose memory stands still while the node itself goes on; the kernel copies
+only the pages that the node touches meanwhile. It becomes the node's snapshot by a rename, after the journal up to its point
+and then the file itself were synced. So there is always at most one, and it is whole. One that fails to be written (a full
+disk) is no loss: the one before, or none, and a longer replay.
+
+    header   64 bytes: checksum (xxh3-64 of all that follows), magic, version, journal bytes and frames at that point, size, node
+    books    every array of `Books` in its order, raw; of `entries` only the rows in use
+    outbox   count and messages (TRANSACTION) for each peer that had not acknowledged them
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xxhash
+
+from simulator.transaction import TRANSACTION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from simulator.ledger.books import Books
+
+_HEADER = np.dtype(
+    [
+        ("checksum", "<u8"),
+        ("magic", "<u8"),
+        ("version", "<u4"),
+        ("node", "<u4"),
+        ("journal_bytes", "<u8"),
+        ("journal_frames", "<u8"),
+        ("payload_bytes", "<u8"),
+        ("_", "<u8", (2,)),
+    ]
+)
+_MAGIC = 0x5350414E53_4D4953  # "SIMSNAPS"
+_VERSION = 1
+assert _HEADER.itemsize == 64, _HEADER.itemsize  # noqa: PLR2004, S101  an on-disk format
+
+
+class Point(NamedTuple):
+    """Where in the journal a snapshot stands."""
+
+    journal_bytes: int
+    journal_frames: int
+
+
+def snapshot_path(folder: Path, node: int) -> Path:
+    """Where a node keeps its snapshot within the folder of the journals."""
+    return folder / f"node-{node}.snapshot"
+
+
+def _parts(books: Books) -> Iterator[NDArray[Any]]:
+    """The arrays of some books, in order; of the entries only those in use (the counts come before them)."""
+    yield books.used
+    for name in books._fields:
+        value = getattr(books, name)
+        if name == "entries":
+            for place, generation in np.ndindex(*books.used.shape):
+                yield value[place, generation, : books.used[place, generation]]
+        elif isinstance(value, np.ndarray) and name != "used":
+            yield value
+
+
+def _raw(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def write(path: Path, node: int, books: Books, outbox: list[NDArray[Any]], point: Point, journal_fd: int) -> None:
+    """Writes a snapshot in place of the one before. `outbox` has, for each peer, what is not acknowledged. Raises OSError."""
+    parts = [_raw(part) for part in _parts(books)]
+    for messages in outbox:
+        parts += [_raw(np.array([len(messages)], np.int64)), _raw(messages)]
+    header = np.zeros(1, _HEADER)
+    header["magic"], header["version"], header["node"] = _MAGIC, _VERSION, node
+    header["journal_bytes"], header["journal_frames"] = point
+    header["payload_bytes"] = sum(len(part) for part in parts)
+    digest = xxhash.xxh3_64(header.tobytes()[8:])
+    for part in parts:
+        digest.update(part)
+    header["checksum"] = digest.intdigest()
+    unfinished = path.with_name(f"{path.name}.part")
+    with unfinished.open("wb") as file:
+        file.write(header.tobytes())
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fdatasync(journal_fd)  # a snapshot must not know more than the journal on the disk
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+
+
+class _Reader:
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._at = 0
+
+    def into(self, array: NDArray[Any]) -> None:
+        """Fills an array with what comes next."""
+        found = np.frombuffer(self._payload, array.dtype, array.size, self._at)
+        array[...] = found.reshape(array.shape)
+        self._at += array.nbytes
+
+    def messages(self) -> NDArray[Any]:
+        count = int(np.frombuffer(self._payload, np.int64, 1, self._at)[0])
+        found = np.frombuffer(self._payload, TRANSACTION, count, self._at + 8)
+        self._at += 8 + found.nbytes
+        return found
+
+
+def read(
+    path: Path, node: int, books: Books, peers: int, journal_bytes: int
+) -> tuple[Point, list[NDArray[Any]]] | None:
+    """Fills fresh `books` from a snapshot and returns its point and outboxes.
+
+    None, with the books untouched, if there is none that is whole and no newer than the `journal_bytes` there are.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return None
+    if len(raw) < _HEADER.itemsize:
+        return None
+    header = np.frombuffer(raw, _HEADER, 1)[0]
+    sound = (
+        header["magic"] == _MAGIC
+        and header["version"] == _VERSION
+        and header["node"] == node
+        and header["payload_bytes"] == len(raw) - _HEADER.itemsize
+        and header["journal_bytes"] <= journal_bytes
+        and header["checksum"] == xxhash.xxh3_64_intdigest(memoryview(raw)[8:])
+    )
+    if not sound:
+        return None
+    reader = _Reader(raw[_HEADER.itemsize :])
+    for part in _parts_to_fill(books, reader):
+        reader.into(part)
+    outbox = [reader.messages() for _ in range(peers)]
+    return Point(int(header["journal_bytes"]), int(header["journal_frames"])), outbox
+
+
+def _parts_to_fill(books: Books, reader: _Reader) -> Iterator[NDArray[Any]]:
+    """As `_parts`; the counts must be read before the entries can be told apart."""
+    parts = _parts(books)
+    reader.into(next(parts))
+    yield from parts
