@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 POINTS_MAX = 2_000  # per line: more than a screen has pixels
 NODES_MAX = 12  # stacked separately; beyond, the rest is one band, or no colour can be told from the next
+_MOMENT = 0.02  # of the best second's answers
 _FLOOR_MS = 0.001  # a logarithmic axis has no zero
 
 TIME = "seconds since the start"
@@ -62,7 +63,21 @@ class Figure:
 
 def figures(run: RunFolder) -> list[Figure]:
     """Return every chart of the report, in reading order."""
+    run = replace(run, series=_without_the_last_moment(run.series))
     return [_rate(run), _response(run), _percentiles(run), _in_flight(run), _shares(run), _shards(run), _value(run)]
+
+
+def _without_the_last_moment(columns: Columns) -> Columns:
+    """Leave out last seconds in which nothing was asked and next to nothing answered.
+
+    They are the few milliseconds of a drain; as points of a line they would read as a collapse.
+    """
+    offered, completed = columns.get("offered", []), columns.get("completed", [])
+    most = max((value or 0 for value in completed), default=0)
+    rows = min(len(offered), len(completed))
+    while rows > 1 and not offered[rows - 1] and (completed[rows - 1] or 0) < _MOMENT * most:
+        rows -= 1
+    return {name: cells[:rows] if len(cells) >= rows else cells for name, cells in columns.items()}
 
 
 def thin(x: list[float], y: list[Cell], limit: int = POINTS_MAX) -> tuple[list[float], list[Cell]]:
