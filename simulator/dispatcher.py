@@ -44,6 +44,7 @@ STAGE = 8_192  # transactions released to one node at a time
 _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
 _PENDING, _REORDERED = int(Status.PENDING), REORDERED
 _OVERFLOW, _IN_FLIGHT, _LATE = int(Reason.OVERFLOW), int(Reason.IN_FLIGHT), int(Reason.LATE)
+_LIMIT = int(Reason.LIMIT)
 _PAYMENT, _REFUND, _POST = int(Kind.PAYMENT), int(Kind.REFUND), int(Kind.POST)
 
 
@@ -56,6 +57,11 @@ class InFlight(NamedTuple):
     free_count: NDArray[np.int64]  # (1,)
     acknowledged_lsn: NDArray[np.int64]  # (S,) highest acknowledged position of each shard
     picks: NDArray[np.int64]  # (1,) how many nodes were picked
+    asked: NDArray[
+        np.uint8
+    ]  # (C,) 1: offered again, so that more than one copy may be under way; 2: and to be once more
+    again: NDArray[np.uint32]  # (C,) a stack of slots to be asked about once more
+    again_count: NDArray[np.int64]  # (1,)
 
 
 @kernel
@@ -126,6 +132,7 @@ def fire(
         m["node"] = node
         flight.table[slot] = m
         flight.seen_lsn[slot] = flight.acknowledged_lsn[shard]
+        flight.asked[slot] = 0
         staged[node, staged_count[node]] = m
         staged_count[node] += 1
         fired_second = second_of(now_ns, seconds)
@@ -169,6 +176,13 @@ def settle(
             return i
         status = int64(outcome["status"])
         reason = int64(outcome["reason"])
+        if flight.asked[slot] != 0 and reason in (_OVERFLOW, _LIMIT):
+            # A refusal for want of room speaks for one copy only, and the other may be booked: ask until there is a decision.
+            if flight.asked[slot] == 1:
+                flight.asked[slot] = 2
+                flight.again[flight.again_count[0]] = slot
+                flight.again_count[0] += 1
+            continue
         kind = int64(m["kind"])
         node = int64(m["node"])
         shards = tallies.shard_in_flight.shape[0]
@@ -229,6 +243,7 @@ def unanswered(
         if m["id"] != 0 and (m["node"] == node or owners[int64(m["payer"]) % owners.shape[0]] == node):
             if found == batch.shape[0]:
                 return found, slot
+            flight.asked[slot] = 1
             batch[found] = m
             found += 1
     return found, flight.table.shape[0]
@@ -261,6 +276,9 @@ class Dispatcher:
             free_count=np.array([in_flight], np.int64),
             acknowledged_lsn=np.zeros(len(self._owners), np.int64),
             picks=np.zeros(1, np.int64),
+            asked=np.zeros(in_flight, np.uint8),
+            again=np.zeros(in_flight, np.uint32),
+            again_count=np.zeros(1, np.int64),
         )
         self._staged = np.zeros((backend.nodes, STAGE), TRANSACTION)
         self._staged_count = np.zeros(backend.nodes, np.int64)
@@ -345,6 +363,11 @@ class Dispatcher:
         """
         for node in self.backend.returned():
             self._ask_about(node)
+        if self._flight.again_count[0]:
+            slots = self._flight.again[: int(self._flight.again_count[0])]
+            self._flight.asked[slots] = 1
+            self._queue_to_ask(self._flight.table[slots])
+            self._flight.again_count[0] = 0
         for node, batches in enumerate(self._asking):
             while batches:
                 accepted = self.backend.offer(node, batches[0])
@@ -360,10 +383,13 @@ class Dispatcher:
         batch = np.zeros(STAGE, TRANSACTION)
         while slot < len(self._flight.table):
             count, slot = unanswered(self._flight, self._owners, node, batch, slot)
-            # Each goes straight to the owner of its shard: the node that it entered may have been the one that was lost.
-            owners = self._owners[batch["payer"][:count] % len(self._owners)]
-            for owner in np.unique(owners):
-                self._asking[owner].append(batch[:count][owners == owner])
+            self._queue_to_ask(batch[:count])
+
+    def _queue_to_ask(self, batch: NDArray[np.void]) -> None:
+        """Each goes straight to the owner of its shard: the node that it entered may have been the one that was lost."""
+        owners = self._owners[batch["payer"] % len(self._owners)]
+        for owner in np.unique(owners):
+            self._asking[owner].append(batch[owners == owner])
 
     def give_up(self, now_ns: int, status: Status, reason: Reason) -> None:
         """Settles everything still in flight with this status."""

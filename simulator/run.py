@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 _START_NS = 50_000_000  # from "all ready" to the first possible arrival
 _LOOK_S = 0.25  # how often the control process looks at the run
+_RECOVERING_LOOK_S = 0.02  # the same while a node is coming back, so that its recovery is timed well
 _RESERVE_BYTES = 16 << 20  # kept free for the reports of a run that fills its disk
 _STOP_S = 30.0  # how long the nodes may take to settle what is between them
 
@@ -115,7 +116,8 @@ class Run:
     def look_s(self) -> float:
         """How long to wait before the next look: until the next fault at the latest."""
         due = self.injector.next_ns() if self.injector else None
-        return _LOOK_S if due is None else min(max((due - self.clock.now_ns()) / 1e9, 0.0), _LOOK_S)
+        longest = _RECOVERING_LOOK_S if self.pool is not None and self.pool.recovering else _LOOK_S
+        return longest if due is None else min(max((due - self.clock.now_ns()) / 1e9, 0.0), longest)
 
     def kill(self) -> None:
         """Ends every process of the run at once."""

@@ -73,6 +73,8 @@ def _without_the_last_moment(columns: Columns) -> Columns:
     They are the few milliseconds of a drain; as points of a line they would read as a collapse.
     """
     offered, completed = columns.get("offered", []), columns.get("completed", [])
+    if not offered or not completed:
+        return columns
     most = max((value or 0 for value in completed), default=0)
     rows = min(len(offered), len(completed))
     while rows > 1 and not offered[rows - 1] and (completed[rows - 1] or 0) < _MOMENT * most:

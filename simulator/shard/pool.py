@@ -90,6 +90,11 @@ class Pool:
         return [p.pid or 0 for p in self._processes]
 
     @property
+    def recovering(self) -> bool:
+        """Whether a node that died is not ready again yet."""
+        return bool(self._returning)
+
+    @property
     def sentinels(self) -> list[int]:
         """What becomes ready when a node process ends."""
         return [p.sentinel for p in self._processes]
