@@ -499,5 +499,10 @@ def _journal(run: Run) -> dict[str, Any]:
         "commits": int(board.nodes["frames"].sum()),
         "records": int(board.nodes["records"].sum()),
         "bytes": int(board.nodes["bytes"].sum()),
+        "restarts": int(board.nodes["incarnation"].sum()),
+        "replayed_records": int(board.nodes["replayed"].sum()),
+        "replay_s": round(int(board.nodes["replay_ns"].sum()) / 1e9, 6),
+        "expired_holds": int(board.nodes["expired"].sum()),
+        "stray_answers": int(run.tallies.stray[0]),  # second answers to what was asked again
         "commit_ms": _commit_ms(Histogram(board.commits.sum(axis=0))),
     }

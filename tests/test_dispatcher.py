@@ -272,6 +272,27 @@ def test_what_finds_no_room_when_it_is_asked_again_is_asked_again_later() -> Non
     assert set(backend.ids) == set(range(1, 61))
 
 
+def test_a_refusal_for_want_of_room_does_not_settle_what_was_asked_again() -> None:
+    # The refused copy may be the one that waited elsewhere, while the other one is booked: only a decision settles it.
+    backend = Silent()
+    desk = Desk(backend)
+    desk.dispatcher.release(batch_of(1), 0)
+    asked = np.concatenate(backend.taken)
+    backend.taken, backend.back, backend.anywhere = [], [0, 1], True
+    desk.dispatcher.ask_again()
+    refused = answers_to(asked, Status.REJECTED, Reason.OVERFLOW)
+    refused["lsn"] = 0
+    for _ in range(3):
+        before = len(backend.ids)
+        desk.dispatcher.settle(refused, 1)
+        desk.dispatcher.settle(refused, 1)  # two copies refused: still one more try
+        assert desk.dispatcher.in_flight == 1
+        desk.dispatcher.ask_again()
+        assert backend.ids[before:] == [1]
+    desk.dispatcher.settle(answers_to(asked), 2)
+    assert (desk.dispatcher.in_flight, desk.count(Status.OK), desk.count(Status.REJECTED)) == (0, 1, 0)
+
+
 def test_history_tells_how_each_transaction_ended() -> None:
     backend = Silent()
     desk = Desk(backend, in_flight=3)
