@@ -45,6 +45,7 @@ _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(S
 _PENDING, _REORDERED = int(Status.PENDING), REORDERED
 _OVERFLOW, _IN_FLIGHT, _LATE = int(Reason.OVERFLOW), int(Reason.IN_FLIGHT), int(Reason.LATE)
 _LIMIT = int(Reason.LIMIT)
+_LOOKUP = int(Kind.LOOKUP)
 _PAYMENT, _REFUND, _POST = int(Kind.PAYMENT), int(Kind.REFUND), int(Kind.POST)
 
 
@@ -198,7 +199,7 @@ def settle(
             tallies.shard_ok[now_second, shard] += 1
             if kind in (_PAYMENT, _REFUND, _POST):
                 tallies.settled_minor[now_second] += m["amount_minor"]
-            if 0 < lsn <= flight.seen_lsn[slot]:
+            if kind != _LOOKUP and 0 < lsn <= flight.seen_lsn[slot]:
                 flags = _REORDERED
             flight.acknowledged_lsn[shard] = max(flight.acknowledged_lsn[shard], lsn)
         write_history(history, history_count, m, lsn, shard, flags, status, reason)
@@ -370,7 +371,9 @@ class Dispatcher:
             self._flight.again_count[0] = 0
         for node, batches in enumerate(self._asking):
             while batches:
-                accepted = self.backend.offer(node, batches[0])
+                # What was answered meanwhile needs no second copy.
+                batches[0] = batches[0][self._flight.table["id"][batches[0]["slot"]] == batches[0]["id"]]
+                accepted = self.backend.offer(node, batches[0]) if len(batches[0]) else 0
                 self.asked_again += accepted
                 if accepted < len(batches[0]):
                     batches[0] = batches[0][accepted:]

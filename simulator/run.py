@@ -310,7 +310,7 @@ def _execute(run: Run, interrupts: Interrupts, view: View) -> Ended:
     here, there = Pipe()
     rows = int(run.expected + 6 * np.sqrt(run.expected) + 1)
     run.engine = process.start(
-        "engine", drive, there, run.make_engine, auditor.history_path(run.folder), rows * HISTORY.itemsize, run.stop
+        "engine", drive, there, run.make_engine, auditor.history_path(run.folder), rows * HISTORY.itemsize
     )
     there.close()
     _receive(here, run)  # "ready"

@@ -1,4 +1,4 @@
-"""How evenly the load was spread: the behaviour metrics of `docs/balancing.md` that a whole run allows."""
+"""How evenly the load was spread: the behaviour metrics that a whole run allows."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ import numpy as np
 from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
     from pathlib import Path
 
@@ -63,11 +64,10 @@ class Ended(NamedTuple):
 
 
 class _History:
-    """Appends history rows to their file; after an error keeps them in memory, at most those then in flight."""
+    """Appends history rows to their file; after an error keeps them in memory: those then in flight and in the buffer."""
 
-    def __init__(self, path: Path, expected_bytes: int, stop: NDArray[np.int64]) -> None:
+    def __init__(self, path: Path, expected_bytes: int) -> None:
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
-        self._stop = stop
         self.errno = 0
         self.spilled = bytearray()
         self._size = 0
@@ -89,7 +89,6 @@ class _History:
                 self._size += len(rows)
             except OSError as error:
                 self.errno = error.errno or 5
-                self._stop[0] = max(int(self._stop[0]), Stop.DRAIN)
             else:
                 return
         self.spilled += rows
@@ -112,6 +111,9 @@ class WallEngine:
         self._source = source
         self._clock = clock
         self._stop = stop
+        self.must_end: Callable[[], bool] = lambda: (
+            False
+        )  # whether this process has a reason of its own to release nothing more
         self._drain_ns = drain_ns
         self._ready: deque[NDArray[np.void]] = deque()
         self._spare = [np.zeros(_BLOCK, TRANSACTION) for _ in range(_AHEAD + 1)]
@@ -129,7 +131,7 @@ class WallEngine:
 
     def run(self) -> None:
         """From before the start until everything is settled."""
-        while self._stop[0] == Stop.RUN:
+        while self._stop[0] == Stop.RUN and not self.must_end():
             now = self._clock.now_ns()
             self._settle(now)
             self._dispatcher.ask_again()
@@ -219,14 +221,13 @@ class WallEngine:
         self._dispatcher.flush()
 
 
-def drive(
-    connection: Connection, make_engine: MakeEngine, history: Path, expected: int, stop: NDArray[np.int64],
-) -> None:  # fmt: skip
+def drive(connection: Connection, make_engine: MakeEngine, history: Path, expected: int) -> None:
     """The body of the engine's process: builds it, waits for the word to start, runs, and sends back `Ended`."""
     # Sleeps of half a millisecond should not be rounded up by the default 50 µs.
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1_000, 0, 0, 0)
-    record = _History(history, expected, stop)
+    record = _History(history, expected)
     recorder, engine = make_engine(record.write)
+    engine.must_end = lambda: record.errno != 0
     engine.prepare()
     gc.freeze()
     connection.send("ready")

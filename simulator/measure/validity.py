@@ -54,5 +54,5 @@ def judge(tallies: Tallies, lag: Histogram, *, seconds: int, interrupted: bool, 
     if lag.total < ANSWERS_MIN:
         open_points.append(f"{lag.total:,} transactions were sent; percentiles need at least {ANSWERS_MIN:,}")
     if without_books:
-        open_points.append("the noop backend keeps no books: this run measures the simulator only, and proves nothing")
+        open_points.append("this backend keeps no books here: nothing was audited, and nothing is proved")
     return Validity("inconclusive" if open_points else "valid", open_points)

@@ -344,7 +344,9 @@ class Mmpp(_Model):
         default=3.0, description="The rate in a burst, over the mean rate."
     )
     share: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.2, description="The fraction of time in a burst.")
-    period: PositiveNs = Field(default=NS_PER_S, description="The mean length of one calm and one burst together.")
+    period: Annotated[DurationNs, _between(1_000_000, LONGEST_NS)] = Field(
+        default=NS_PER_S, description="The mean length of one calm and one burst together."
+    )
 
     @model_validator(mode="after")
     def _leaves_something_for_the_calm(self) -> Self:
@@ -869,6 +871,14 @@ class Scenario(_Model):
     def _size_problems(self) -> Iterable[Problem]:
         accounts, merchants = self.load.accounts, self.load.merchants.count
         embedded = self.backend.embedded
+        if embedded is not None and embedded.restarts and any(f.fault != "pause" for f in self.faults):
+            # What a node lost is asked for again; by then its first copy may have been booked, and must still be known.
+            least = min(self.dispatcher.in_flight, embedded.nodes * embedded.queue)
+            if embedded.remember < least:
+                message = (
+                    f"{embedded.remember} ids are too few to ask a node again after a restart; write at least {least}"
+                )
+                yield ("backend", "embedded", "remember"), message
         if embedded is not None and embedded.shards > accounts:
             message = f"{embedded.shards} shards are more than the {accounts} accounts they share"
             yield ("backend", "embedded", "shards"), f"{message}; write at most {accounts} shards or more accounts"

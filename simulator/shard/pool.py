@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from simulator import process
 from simulator.errors import BackendError
 from simulator.shard.layout import Board, Durability, NodeState, Shape, Stop
 from simulator.shard.worker import Wiring, serve
+from simulator.transaction import OUTCOME
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkProcess
@@ -193,12 +196,29 @@ class Pool:
         self.board.stop[0] = stop
         for bell in self.wiring.node_bells:
             bell.ring()
-        while any(self.row(n)["state"] not in until for n in range(self.shape.nodes)):
+        scratch = np.zeros(4_096, OUTCOME)
+        while not self._all_in(until):
             self.supervise()
+            for ring in self.wiring.replies:  # nobody else reads them any more, and a full one would stop its node
+                ring.pop(scratch)
             if time.monotonic() > deadline or (stop == Stop.QUIESCE and self.failures()):
                 return False
             time.sleep(_LOOK_S)
         return True
+
+    def _all_in(self, until: set[NodeState]) -> bool:
+        """Whether every node is in one of these states with nothing on its way to it.
+
+        The states are read twice, before and after the rings: a node says that it is no longer quiet before it takes anything.
+        """
+        states = self.board.nodes["state"]
+        rings = [*self.wiring.requests, *(ring for row in self.wiring.peers for ring in row if ring is not None)]
+        quiet = NodeState.QUIET in until
+        return (
+            all(int(state) in until for state in states)
+            and not (quiet and any(len(ring) for ring in rings))
+            and all(int(state) in until for state in states)
+        )
 
     def kill(self) -> None:
         """Ends every node at once. Harmless when they have ended."""

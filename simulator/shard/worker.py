@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 TURN_MAX = 16_384  # requests a turn takes from one ring, so that no producer starves another
 _OUTBOX = 1 << 17  # far legs that a peer has not acknowledged, a peer
+_FAR_LEG_SYNC_NS = 100_000_000  # `durability: os` syncs this often all the same, for the far legs that wait for it
 _EXPIRY_LOOK_NS = 1_000_000  # how often a node looks for holds whose term is over
 _IDLE_S = 0.1  # how long an idle node sleeps before it looks around by itself
 _QUIESCE_S = 0.001  # the same while stopping: a peer's acknowledgement rings no bell
@@ -76,7 +77,7 @@ class Node:
         self.row: Any = board.nodes[node]
         self.folder = folder
         self.durability = durability
-        self.interval_ns = interval_ns
+        self.interval_ns = _FAR_LEG_SYNC_NS if durability == Durability.OS else interval_ns
         self.hold_term_ns = hold_term_ns
         self.drop_oldest = drop_oldest
         self.snapshot_records = snapshot_records
@@ -120,9 +121,13 @@ class Node:
             snapshot_path(self.folder, self.node), self.node, self.books, self.shape.nodes, path.stat().st_size
         )
         point, unsent = found or (Point(FILE_HEADER.itemsize, 0), [])
+        shards = self.shape.shards
         for peer, messages in enumerate(unsent):
-            self.outbox[peer, : len(messages)] = messages
-            self.outbox_head[peer] = len(messages)
+            acked = self.board.acked[messages["payee"] % shards, messages["payer"] % shards]
+            rest = messages[acked < messages["sequence"].astype(np.int64)]
+            self.outbox[peer, : len(rest)] = rest
+            self.outbox_head[peer] = len(rest)
+        self.books.now_ns[0] = self.now_ns()  # the term of holds found in the journal begins now
         sequence = self.books.sequence_out.copy()
         peers_know = all(int(self.board.nodes["state"][b]) > NodeState.RECOVERED for b, _ in self.peers)
         reader = JournalReader(path, start=point.journal_bytes, frames=point.journal_frames)
@@ -198,6 +203,7 @@ class Node:
 
     def _hand_on(self) -> bool:
         """Passes requests to the owners of their shards; what does not fit is refused."""
+        moved = False
         for node, ring in self.peers:
             count = int(self.handed_on_count[node])
             if count == 0:
@@ -212,7 +218,8 @@ class Node:
             self.handed_on_count[node] = left
             self.row["handed_on"] += fitted
             self.wiring.node_bells[node].ring()
-        return bool(self.handed_on_count.any())
+            moved |= fitted + refused > 0
+        return moved
 
     def _commit(self) -> None:
         """Makes the open frame as durable as asked; only then may what depends on it leave."""
@@ -228,7 +235,8 @@ class Node:
             self.marks[JOURNAL] = 0
         if self.unsynced and (
             self.durability == Durability.GROUP
-            or (self.durability == Durability.INTERVAL and began - self.synced_ns >= self.interval_ns)
+            or began - self.synced_ns >= self.interval_ns
+            or self.board.stop[0] != Stop.RUN
         ):
             self.journal.sync()
             self.synced_ns = began
@@ -241,10 +249,12 @@ class Node:
             self.row["records"] += count
             count_one(self.board.commits[self.node], took)
             self.board.applied[self.owned] = self.books.lsn[self.owned]
-            # What was credited here is durable here: the origin's outbox may forget it.
-            self.board.acked[self.owned] = self.books.sequence_in[self.owned]
         self.durable = int(self.marks[REPLIES])
-        self.outbox_durable[:] = self.outbox_head
+        if not self.unsynced:
+            # Between nodes only what is synced counts, whatever the clients were promised: a far leg whose debit a power loss
+            # takes would be money from nowhere, and one forgotten too early would be money lost.
+            self.outbox_durable[:] = self.outbox_head
+            self.board.acked[self.owned] = self.books.sequence_in[self.owned]
 
     def _snapshot(self) -> None:
         """Forks a copy that writes a snapshot, once there is enough new in the journal and the copy before is done."""
@@ -254,7 +264,10 @@ class Node:
             return
         self.since_snapshot = 0
         point = Point(self.journal.size, self.journal.frames)
-        self.snapshot_pid = os.fork()
+        try:
+            self.snapshot_pid = os.fork()
+        except OSError:
+            return  # no memory for a copy now; the next one will do
         if self.snapshot_pid == 0:
             code = 1
             try:
@@ -324,6 +337,10 @@ class Node:
         self.row["state"] = NodeState.READY
         while True:
             began = time.monotonic_ns()
+            if self.row["state"] == NodeState.QUIET and any(len(ring) for ring in self.inbound):
+                self.row["state"] = (
+                    NodeState.READY
+                )  # before it takes anything, so that nobody believes it quiet meanwhile
             moved = self.turn()
             self.row["busy_ns"] += time.monotonic_ns() - began
             if moved:
