@@ -27,7 +27,7 @@ from simulator.balancer.policy import Policy
 from simulator.clock import WallClock
 from simulator.dispatcher import Dispatcher
 from simulator.engine.wall import Ended, Stop, WallEngine, drive
-from simulator.errors import BackendError, Exit, ScenarioError, UsageError
+from simulator.errors import BackendError, Exit, ScenarioError, SimError, UsageError
 from simulator.fault.inject import Injector
 from simulator.fault.schedule import Schedule
 from simulator.measure import validity
@@ -59,11 +59,12 @@ _START_NS = 50_000_000  # from "all ready" to the first possible arrival
 _LOOK_S = 0.25  # how often the control process looks at the run
 _RECOVERING_LOOK_S = 0.02  # the same while a node is coming back, so that its recovery is timed well
 _RESERVE_BYTES = 16 << 20  # kept free for the reports of a run that fills its disk
+_REASONS_TOLD = 10  # lines of detail that `sim audit` prints; audit.json has all
 _STOP_S = 30.0  # how long the nodes may take to settle what is between them
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM: the first asks the run to drain, the second ends everything at once."""
+    """Ctrl-C, SIGTERM and SIGHUP: the first asks the run to drain, the second ends everything at once."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -71,7 +72,7 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -83,7 +84,8 @@ class Interrupts:
         self.count += 1
         if self.count > 1:
             self.at_once()
-            os.write(2, b"sim: stopped at once; the run's folder is incomplete\n")
+            shown = b"\x1b[?25h\r\n" if os.isatty(2) else b""  # the live view hides the cursor
+            os.write(2, shown + b"sim: stopped at once; the run's folder is incomplete\n")
             os._exit(Exit.INTERRUPTED)
 
 
@@ -163,15 +165,36 @@ def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
         with open_view(console, quiet) as view:
             with _nothing_left(folder, run):
                 ended = _execute(run, interrupts, view)
-            reserve.unlink(missing_ok=True)
+            os.close(reserve)
             try:
                 _write_spilled(run, ended)
                 summary = _conclude(run, view, ended, started=started, wall_s=time.monotonic() - began, target=target)
             except OSError as error:
                 text = f"{folder}: the results could not be written: {error.strerror}; journals and history are there"
                 raise BackendError(text) from error
-    print_summary(console, summary, folder, quiet=quiet)
+    with _whoever_listens():
+        print_summary(console, summary, folder, quiet=quiet)
+    try:
+        render(folder)
+    except (OSError, SimError) as error:
+        (folder / "report.html.part").unlink(missing_ok=True)
+        sys.stderr.write(f"sim: the report could not be written: {error}; everything else is in {folder}\n")
     return exit_code(summary)
+
+
+@contextlib.contextmanager
+def _whoever_listens() -> Iterator[None]:
+    """Output to somebody who has gone (`| head`), or to a full disk, is no reason to end a run."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (OSError, SystemExit):  # rich turns a broken pipe into the latter
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(text: str) -> None:
+    with _whoever_listens():
+        sys.stdout.write(text + "\n")
 
 
 @contextlib.contextmanager
@@ -194,14 +217,16 @@ def audit_run(run: Path) -> Exit:
         raise UsageError(f"{run} is not a run's folder: it has no summary.json")
     found = auditor.audit_run(run).to_dict()
     lines = [f"audit: {found['verdict']}"]
-    lines += [
-        f"  {name}: {count}, for example {found['examples'].get(name, [])}"
-        for name, count in found["anomalies"].items()
-    ]
-    lines += [f"  {reason}" for reason in found["reasons"]]
+    for name, count in found["anomalies"].items():
+        examples = ", ".join(map(str, found["examples"].get(name, [])))
+        lines.append(f"  {name}: {count}" + (f", for example {examples}" if examples else ""))
+    lines += [f"  {reason}" for reason in found["reasons"][:_REASONS_TOLD]]
+    if len(found["reasons"]) > _REASONS_TOLD:
+        lines.append(f"  … and {len(found['reasons']) - _REASONS_TOLD} more such lines")
     lines.append("  checked " + ", ".join(f"{count:,} {what}" for what, count in found["checked"].items()))
-    lines.append(f"  money created or lost: {found['conservation_minor']} (minor units)")
-    sys.stdout.write("\n".join(lines) + "\n")
+    if found["verdict"] == "clean":
+        lines.append("  money created or lost: 0")
+    _say("\n".join(lines))
     return {"clean": Exit.OK, "anomalies": Exit.ANOMALIES}.get(found["verdict"], Exit.ERROR)
 
 
@@ -215,12 +240,27 @@ def _supported(scenario: Scenario) -> None:
         raise ScenarioError("backend: http cannot be run yet; embedded, noop and plug-ins can")
 
 
+def _made(folder: Path, *, again: bool) -> Path:
+    """Makes a folder; with `again` a taken name gets -2, -3 … (runs that begin in the same second)."""
+    wanted = folder
+    for number in range(2, 100):
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not again:
+                raise
+            folder = wanted.with_name(f"{wanted.name}-{number}")
+        else:
+            return folder
+    raise FileExistsError(wanted)
+
+
 def _new_folder(scenario: Scenario, out: Path | None, started: datetime) -> Path:
     """Makes the run's folder, which must not exist: results are never overwritten."""
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in scenario.name).strip(".") or "run"
     folder = out or Path("results") / f"{name}-{started.strftime('%Y%m%dT%H%M%SZ')}"
     try:
-        folder.mkdir(parents=True)
+        folder = _made(folder, again=out is None)
         (folder / "journal").mkdir()
     except FileExistsError:
         raise UsageError(
@@ -264,6 +304,11 @@ def _plugin(scenario: Scenario) -> Backend:
         made: Backend = point.load()(**scenario.backend.plugin_options)
     except Exception as error:  # a plug-in may raise anything
         raise BackendError(f"the backend {name} ({point.value}) could not be made: {error}") from error
+    lacking = [name for name in ("nodes", "owners", "offer", "poll", "returned", "wait") if not hasattr(made, name)]
+    if lacking:
+        raise BackendError(
+            f"the backend {name} ({point.value}) lacks {', '.join(lacking)}; see simulator/backend/backend.py"
+        )
     return made
 
 
@@ -291,13 +336,18 @@ def _target_per_second(scenario: Scenario, run: Run) -> NDArray[np.float64]:
     return np.diff(rate.cumulative(edges))
 
 
-def _reserve(folder: Path) -> Path:
-    """Takes disk space that is given back before the reports are written, so that a full disk still gets a verdict."""
+def _reserve(folder: Path) -> int:
+    """Takes disk space that is given back (by closing) before results are written, so that a full disk still gets a verdict.
+
+    The file has no name, so it goes with this process however that ends.
+    """
     path = folder / ".reserve"
-    with contextlib.suppress(OSError), path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
-        os.fsync(file.fileno())
-    return path
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    path.unlink()
+    with contextlib.suppress(OSError):
+        os.posix_fallocate(fd, 0, _RESERVE_BYTES)
+        os.fsync(fd)
+    return fd
 
 
 # ---- during ----
@@ -370,7 +420,8 @@ def _watch(run: Run, view: View, phase: Phase) -> None:
                 run.event("node_stopped", node=f.node, pid=f.pid, reason=f.reason)
     pids = [os.getpid(), *(run.pool.pids if run.pool else []), *([run.engine.pid or 0] if run.engine else [])]
     run.rss_peak_bytes = max(run.rss_peak_bytes, sum(_rss_bytes(pid) for pid in pids))
-    view.update(_snapshot(run, phase))
+    with _whoever_listens():
+        view.update(_snapshot(run, phase))
 
 
 def _rss_bytes(pid: int) -> int:
@@ -424,11 +475,13 @@ def _conclude(
     run: Run, view: View, ended: Ended, *, started: datetime, wall_s: float, target: NDArray[np.float64]
 ) -> dict[str, Any]:
     """Audits, judges and writes everything; returns the summary."""
-    view.update(_snapshot(run, "auditing"))
+    with _whoever_listens():
+        view.update(_snapshot(run, "auditing"))
     began = time.monotonic()
     audit = auditor.audit_run(run.folder).to_dict()
     audited_s = time.monotonic() - began
-    view.update(_snapshot(run, "reporting"))
+    with _whoever_listens():
+        view.update(_snapshot(run, "reporting"))
     lag = Histogram(run.tallies.totals[2])
     scenario = run.scenario
     results = Results(
@@ -457,7 +510,6 @@ def _conclude(
     write_hlog(folder / "latency.hlog", ended.measured, started.timestamp())
     write_events(folder / "events.jsonl", run.events)
     write_json(folder / "summary.json", summary)
-    render(folder)
     return summary
 
 

@@ -165,7 +165,7 @@ def test_whatever_a_scenario_plans_strikes_within_the_run_and_is_handed_out_once
     planned: list[dict[str, Any]], nodes: int, seed: int, looks: list[int]
 ) -> None:
     data = {
-        "name": "a", "duration": "60s", "load": {"rate": "1/s"}, "backend": {"embedded": {"nodes": nodes}},
+        "name": "a", "duration": "60s", "load": {"rate": "1/s"}, "backend": {"embedded": {"nodes": nodes, "remember": 4_194_304}},
         "faults": planned,
     }  # fmt: skip
     scenario = Scenario.from_data(data)

@@ -409,3 +409,13 @@ def test_a_folder_that_cannot_be_made_is_a_wrong_command_line_and_leaves_nothing
     assert ended.out == ""
     assert re.fullmatch(r"sim: .+\n", ended.err), ended.err
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_reader_who_leaves_does_not_end_the_run(tmp_path: Path) -> None:
+    command = [*sim_process.SIM, "run", str(sim_process.scenario(tmp_path / "run")), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(sim_process.PATIENCE_S) == 0
+    assert all((tmp_path / "run" / name).exists() for name in sim_process.FILES)

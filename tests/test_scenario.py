@@ -873,7 +873,7 @@ def _scenarios(draw: st.DrawFn) -> dict[str, Any]:
     load_data = {
         "rate": rate,
         "arrivals": draw(st.sampled_from(["poisson", "regular", "mmpp", {"mmpp": {"burst": 1.5, "share": 0.3}}])),
-        "ticket": {"mean": f"{draw(st.integers(1, 10**6))} CNY", "sigma": draw(st.floats(0.01, 3))},
+        "ticket": {"mean": f"{draw(st.integers(3, 10**6))} CNY", "sigma": draw(st.floats(0.01, 3))},
         "accounts": draw(st.integers(16, 10**6)),
         "mix": {"payment": draw(st.floats(0.1, 100)), "authorize": draw(st.floats(0, 5))},
     }
@@ -884,7 +884,11 @@ def _scenarios(draw: st.DrawFn) -> dict[str, Any]:
         "load": load_data,
         "backend": draw(
             st.sampled_from(
-                [{"noop": {}}, {"embedded": {"durability": {"interval": "7ms"}}}, {"http": {"targets": ["http://a:1"]}}]
+                [
+                    {"noop": {}},
+                    {"embedded": {"durability": {"interval": "7ms"}, "restarts": 0}},
+                    {"http": {"targets": ["http://a:1"]}},
+                ]
             )
         ),
         "thresholds": {"response_time": ["p(99) < 50ms", "max < 1s"], "ok": "rate > 99%"},

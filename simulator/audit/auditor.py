@@ -109,7 +109,7 @@ class Audit:
             "unknown_but_applied": self.unknown_applied,
             "in_transit": self.in_transit,
             "examples": {name: ids for name, ids in sorted(self.examples.items()) if ids},
-            "explanations": {name: ANOMALIES[name] for name in sorted(self.anomalies) if self.anomalies[name]},
+            "looked_for": ANOMALIES,
             "reasons": self.reasons,
         }
 
@@ -312,7 +312,9 @@ class Auditor:
     def _headers(self) -> list[Any] | None:
         paths = sorted(self.journals.glob("node-*.journal")) if self.journals.is_dir() else []
         if not paths:
-            self.audit.doubt("this backend keeps no journals here, so its books cannot be checked")
+            self.audit.doubt(
+                "no journals are here: this backend keeps none, or they were deleted; its books cannot be checked"
+            )
             return None
         headers = []
         for node in range(len(paths)):
@@ -360,6 +362,7 @@ class Auditor:
             if str(error) not in self.audit.reasons:  # it is read more than once
                 self.audit.find("damaged", count=1)
                 self.audit.reasons.append(str(error))
+            return
         note = f"node {node}'s journal ends in a torn write of {reader.torn_bytes} bytes, which was passed over"
         if reader.torn_bytes and note not in self.audit.reasons:
             self.audit.reasons.append(note)
@@ -465,7 +468,7 @@ class Auditor:
             return
         if len(differ) > _LISTED_BUCKETS:
             self.audit.reasons.append(
-                f"{len(differ)} of {BUCKETS} buckets differ; {_LISTED_BUCKETS} were listed, so counts are at least these"
+                "more than could be listed is wrong: counts of lost, phantom, invented, altered, duplicated are at least these"
             )
         wanted = np.zeros(BUCKETS, np.bool_)
         wanted[differ[:_LISTED_BUCKETS]] = True

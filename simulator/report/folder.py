@@ -14,7 +14,7 @@ from hdrh.codec import HdrCookieException, HdrLengthException
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from simulator.errors import SimError
+from simulator.errors import SimError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ def read(run: Path) -> RunFolder:
 
 def _summary(run: Path) -> dict[str, Any]:
     if not run.is_dir():
-        raise SimError(f"{run}: no such folder; a run's folder is one that `sim run` wrote")
+        raise UsageError(f"{run}: no such folder; a run's folder is one that `sim run` wrote")
     path = run / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))

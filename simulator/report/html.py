@@ -340,10 +340,18 @@ def _audit_facts(run: RunFolder) -> list[tuple[str, str]]:
 def _anomalies(audit: dict[str, Any]) -> Table:
     examples = audit.get("examples") or {}
     found = audit.get("anomalies") or {}
-    rows = [(metric_name(name), ", ".join(map(plain, examples.get(name, []))), count(n)) for name, n in found.items()]
-    return Table(
-        "What the audit looked for", ("anomaly", "example transactions", "found"), rows, words=frozenset({0, 1})
-    )
+    meanings = audit.get("looked_for") or {}
+    rows = [
+        (
+            metric_name(name),
+            plain(meanings.get(name, "")),
+            ", ".join(map(plain, examples.get(name, []))),
+            count(found.get(name, 0)),
+        )
+        for name in sorted({*meanings, *found}, key=lambda name: (-found.get(name, 0), name))
+    ]
+    head = ("anomaly", "meaning", "example transactions", "found")
+    return Table("What the audit looked for", head, rows, words=frozenset({0, 1, 2}))
 
 
 def _journal(summary: dict[str, Any]) -> list[tuple[str, str]]:

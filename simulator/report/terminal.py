@@ -352,9 +352,11 @@ def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
     currency = str(value.get("currency", "CNY"))
     found = ", ".join(f"{metric_name(name)} {count(n)}" for name, n in audit.get("anomalies", {}).items() if n)
     books = f"{plain(audit.get('verdict', NO_DATA))}{f' ({found})' if found else ''}"
-    drift = wording.money(audit.get("conservation_minor"), currency)
+    checked = audit.get("verdict") == "clean"
+    drift = wording.money(audit.get("conservation_minor"), currency) if checked else "not known"
+    settled = wording.money(value.get("settled_minor"), currency)
     rows = [
-        ("settled", f"{wording.money(value.get('settled_minor'), currency)}"),
+        ("settled", f"{settled} of {wording.money(value.get('offered_minor'), currency)} offered"),
         ("audit", f"{books}, money created or lost: {drift}"),
         ("validity", plain(validity.get("verdict", NO_DATA))),
         *(("", plain(reason)) for reason in validity.get("reasons", [])),
