@@ -490,7 +490,8 @@ def _conclude(
         version=__version__, started_at=started.isoformat(timespec="seconds"), wall_s=wall_s + audited_s,
         duration_s=run.released_s, tallies=run.tallies, measured=ended.measured,
         validity=validity.judge(
-            run.tallies, lag, seconds=int(run.released_s), interrupted=run.interrupted, without_books=run.pool is None
+            run.tallies, lag, seconds=int(run.released_s), lag_limit_ns=scenario.dispatcher.lag_limit,
+            interrupted=run.interrupted, without_books=run.pool is None,
         ),
         audit=audit, owners=run.backend.owners().tolist(), node_details=_node_details(run), journal=_journal(run),
         resources={

@@ -591,6 +591,10 @@ class Dispatcher(_Model):
     patience: PositiveNs = Field(
         default=5 * NS_PER_S, description="A transaction that is later than this is dropped and counted."
     )
+    lag_limit: PositiveNs = Field(
+        default=10_000_000,
+        description="A run of which 1 % or more was sent later than this is generator-limited, and so invalid.",
+    )
     drain: PositiveNs = Field(
         default=15 * NS_PER_S, description="How long to wait for the last answers after the last transaction."
     )
