@@ -490,7 +490,7 @@ class Embedded(_Model):
         default=131_072, description="Ids each shard remembers at least (at most twice as many), a power of two."
     )
     snapshot_records: Annotated[int, Field(ge=100_000, le=1_000_000_000)] = Field(
-        default=8_000_000,
+        default=20_000_000,
         description="Journal records between two snapshots of a node; bounds how long a restart replays.",
     )
     restarts: Annotated[int, Field(ge=0, le=100_000)] = Field(

@@ -63,7 +63,7 @@ class Pool:
         restarts: int = 0,
         hold_term_ns: int = 600_000_000_000,
         drop_oldest: bool = False,
-        snapshot_records: int = 8_000_000,
+        snapshot_records: int = 20_000_000,
     ) -> None:
         """Makes rings and board.
 

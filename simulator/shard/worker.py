@@ -69,7 +69,7 @@ class Node:
         self, node: int, shape: Shape, wiring: Wiring, board: Board, *,
         folder: Path, durability: Durability, interval_ns: int, run: int,
         hold_term_ns: int = 600_000_000_000, drop_oldest: bool = False,
-        snapshot_records: int = 8_000_000,
+        snapshot_records: int = 20_000_000,
     ) -> None:  # fmt: skip
         self.node = node
         self.shape = shape
@@ -236,6 +236,7 @@ class Node:
         if self.unsynced and (
             self.durability == Durability.GROUP
             or began - self.synced_ns >= self.interval_ns
+            or int((self.outbox_head - self.outbox_durable).max()) > _OUTBOX // 4
             or self.board.stop[0] != Stop.RUN
         ):
             self.journal.sync()
