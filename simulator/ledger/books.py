@@ -89,7 +89,7 @@ class Books(NamedTuple):
     hold_ends: NDArray[np.int64]  # (place, 2) ever-growing positions: the oldest, and one past the newest
 
 
-def touched(shape: tuple[int, ...], dtype: np.dtype[np.void] | type[np.uint32]) -> NDArray[Any]:
+def touched(shape: tuple[int, ...], dtype: np.dtype[np.void] | type[np.integer[Any]]) -> NDArray[Any]:
     """A zeroed array whose memory is really there: a first touch in the middle of a run costs up to a millisecond a page."""
     array: NDArray[Any] = np.empty(shape, dtype)
     array.view(np.uint8).fill(0)
@@ -138,7 +138,7 @@ def open_books(shape: Shape, node: int) -> Books:
         current=np.zeros(len(owned), np.int64),
         carried=np.zeros(len(owned), np.int64),
         now_ns=np.zeros(1, np.int64),
-        hold_ids=np.zeros((len(owned), shape.remember), np.uint64),
-        hold_made_ns=np.zeros((len(owned), shape.remember), np.int64),
+        hold_ids=touched((len(owned), shape.remember), np.uint64),
+        hold_made_ns=touched((len(owned), shape.remember), np.int64),
         hold_ends=np.zeros((len(owned), 2), np.int64),
     )

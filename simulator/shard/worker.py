@@ -92,9 +92,9 @@ class Node:
         self.pending = touched((2 * TURN_MAX * len(self.inbound),), OUTCOME)
         self.released = 0  # replies already pushed of those pending
         self.durable = 0  # replies that may be released
-        self.handed_on = np.zeros((shape.nodes, TURN_MAX), TRANSACTION)
+        self.handed_on = touched((shape.nodes, TURN_MAX), TRANSACTION)
         self.handed_on_count = np.zeros(shape.nodes, np.int64)
-        self.outbox = np.zeros((shape.nodes, _OUTBOX if shape.nodes > 1 else 1), TRANSACTION)
+        self.outbox = touched((shape.nodes, _OUTBOX if shape.nodes > 1 else 1), TRANSACTION)
         self.outbox_head = np.zeros(shape.nodes, np.int64)
         self.outbox_durable = np.zeros(shape.nodes, np.int64)
         self.outbox_sent = np.zeros(shape.nodes, np.int64)
