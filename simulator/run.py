@@ -20,7 +20,7 @@ from rich.console import Console
 
 from simulator import __version__, process
 from simulator.arrivals.build import build_rate
-from simulator.audit import auditor
+from simulator.audit import auditor, history
 from simulator.backend.backend import Backend, NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.balancer.policy import Policy
@@ -39,7 +39,7 @@ from simulator.report.summary import Observations, Results, exit_code, series_co
 from simulator.report.terminal import Phase, Snapshot, View, open_view, print_summary
 from simulator.report.thresholds import judge
 from simulator.scenario.loader import dump_scenario
-from simulator.scenario.model import PLUGIN_GROUP
+from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.shard.layout import Durability, Shape, shared_array
 from simulator.shard.pool import Pool
 from simulator.transaction import Status
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from simulator.scenario.model import Embedded, Scenario
+    from simulator.scenario.model import Scenario
+    from simulator.scenario.platform import Embedded
 
 _START_NS = 50_000_000  # from "all ready" to the first possible arrival
 _LOOK_S = 0.25  # how often the control process looks at the run
@@ -360,7 +361,7 @@ def _execute(run: Run, interrupts: Interrupts, view: View) -> Ended:
     here, there = Pipe()
     rows = int(run.expected + 6 * np.sqrt(run.expected) + 1)
     run.engine = process.start(
-        "engine", drive, there, run.make_engine, auditor.history_path(run.folder), rows * HISTORY.itemsize
+        "engine", drive, there, run.make_engine, history.history_path(run.folder), rows * HISTORY.itemsize
     )
     there.close()
     _receive(here, run)  # "ready"
@@ -468,7 +469,7 @@ def _snapshot(run: Run, phase: Phase) -> Snapshot:
 def _write_spilled(run: Run, ended: Ended) -> None:
     """Keeps the history rows that found no room in their file, in another one: the reserve has been given back by now."""
     if ended.spilled:
-        auditor.history_rest_path(run.folder).write_bytes(ended.spilled)
+        history.history_rest_path(run.folder).write_bytes(ended.spilled)
 
 
 def _conclude(

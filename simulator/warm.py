@@ -15,7 +15,8 @@ import numpy as np
 from simulator import process
 from simulator.arrivals.process import Poisson
 from simulator.arrivals.rate import Rate
-from simulator.audit.auditor import audit_run, history_path
+from simulator.audit.auditor import audit_run
+from simulator.audit.history import history_path
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.balancer.policy import Policy
 from simulator.dispatcher import Dispatcher

@@ -8,9 +8,9 @@ from backend_contract import AT_LAST_S, QUEUE, BackendContract, payments, throug
 
 from simulator.backend.backend import NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
+from simulator.shard.journal import closing_path
 from simulator.shard.layout import Durability, Shape
 from simulator.shard.pool import Pool
-from simulator.shard.worker import closing_path
 from simulator.warm import warm
 
 if TYPE_CHECKING:

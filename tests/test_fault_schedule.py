@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.fault.schedule import Fault, Schedule, Strike
-from simulator.scenario.model import MOST_STRIKES, PlannedFault, Scenario
+from simulator.scenario.faults import MOST_STRIKES, PlannedFault
+from simulator.scenario.model import Scenario
 
 S = 10**9
 PINNED = [(6569665240, 1), (14417483303, 0), (18503160015, 1), (20281956201, 1)]

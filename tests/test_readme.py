@@ -13,7 +13,7 @@ import yaml
 
 from simulator.cli import main
 from simulator.errors import Exit
-from simulator.scenario.model import PLUGIN_GROUP
+from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.transaction import OUTCOME, TRANSACTION, Status
 
 if TYPE_CHECKING:

@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simulator.errors import ScenarioError
-from simulator.scenario import model
+from simulator.scenario import platform
+from simulator.scenario.load import CurveRate, Knots, Mmpp, StagedRate, TraceRate
 from simulator.scenario.loader import SIZE_LIMIT, dump_scenario, load, load_with_origins, resolve
-from simulator.scenario.model import PLUGIN_GROUP, CurveRate, Knots, Mmpp, Scenario, StagedRate, TraceRate
+from simulator.scenario.model import Scenario
 from simulator.scenario.plan import overridden_defaults, plan, render_plan
+from simulator.scenario.platform import PLUGIN_GROUP
 
 SHIPPED = sorted((Path(__file__).parent.parent / "scenarios").glob("*.yaml"))
 
@@ -94,7 +96,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     assert (scenario.backend.embedded.nodes, scenario.backend.embedded.durability) == (2, "group")
     assert (scenario.backend.embedded.overflow, scenario.backend.embedded.restarts) == ("refuse", 1_000)
     assert (scenario.backend.embedded.snapshot_records, scenario.backend.embedded.hold_expiry) == (
-        8 * 10**6,
+        20 * 10**6,
         6 * 10**11,
     )
     assert scenario.faults == ()
@@ -181,7 +183,7 @@ def test_a_registered_plug_in_is_a_backend_with_options_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = EntryPoint(name="ours", value="ours:Backend", group=PLUGIN_GROUP)
-    monkeypatch.setattr(model, "entry_points", lambda group: [point] if group == PLUGIN_GROUP else [])
+    monkeypatch.setattr(platform, "entry_points", lambda group: [point] if group == PLUGIN_GROUP else [])
     scenario = load(_write(tmp_path, VALID), ["backend.ours={depth: 3, note: ~}"])
     assert (scenario.backend.name, scenario.backend.plugin_options) == ("ours", {"depth": 3, "note": None})
     assert load(_write(tmp_path, dump_scenario(scenario))) == scenario

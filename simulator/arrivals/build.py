@@ -9,10 +9,11 @@ import numpy as np
 from simulator.arrivals.process import NS_PER_S, Mmpp, Poisson, Regular
 from simulator.arrivals.rate import Rate
 from simulator.arrivals.trace import TraceArrivals, scan
-from simulator.scenario.model import CurveRate, Scenario, StagedRate, TraceRate
+from simulator.scenario.load import CurveRate, StagedRate, TraceRate
 
 if TYPE_CHECKING:
     from simulator.arrivals.process import Arrivals
+    from simulator.scenario.model import Scenario
 
 
 def build_rate(scenario: Scenario) -> Rate:

@@ -15,21 +15,21 @@ The verdict is `clean`, `anomalies`, or `unknown` when something needed for a ju
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.kernel import inlined, kernel
+from simulator.audit.findings import Audit
+from simulator.audit.history import add_history, history_path, read_history, sum_of_ids
+from simulator.audit.naming import fingerprints, in_buckets, places, wrong
+from simulator.audit.replay import ASTRAY, GAP, OVERDRAFT, REPEAT, Ledger, replay
 from simulator.ledger.books import AVAILABLE, RESERVED
-from simulator.ledger.digest import BUCKETS, add_acknowledged, add_legs, bucket_of, fingerprint, position
-from simulator.measure.recorder import HISTORY, REORDERED
-from simulator.seeds import mix
-from simulator.shard.journal import JournalError, JournalReader, journal_path
+from simulator.ledger.digest import BUCKETS, add_legs
+from simulator.measure.recorder import REORDERED
+from simulator.shard.journal import JournalError, JournalReader, closing_path, journal_path
 from simulator.shard.layout import RECORD, Durability, Leg
-from simulator.shard.worker import closing_path
-from simulator.transaction import Kind, Status
+from simulator.transaction import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,227 +37,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-EXAMPLES = 20  # ids named for each anomaly
 _LISTED_BUCKETS = 256  # more than that, and the list is a sample: the counts say "at least"
-_CHUNK_ROWS = 1 << 20
 
 _TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE, _EXPIRE = (
     int(leg) for leg in (Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE, Leg.EXPIRE)
 )
-_POST = int(Kind.POST)
-_AVAILABLE, _RESERVED = AVAILABLE, RESERVED
-
-ANOMALIES = {
-    "lost": "acknowledged, and its place in the log is gone",
-    "phantom": "acknowledged, but its place in the log holds something else",
-    "invented": "applied, though nobody asked for it",
-    "altered": "applied with other parties, amount or kind than asked for",
-    "failed_but_applied": "the client was told that it did not happen",
-    "duplicated": "applied more than once",
-    "torn": "one side applied without the other, or a transit account that is not level at rest",
-    "overdraft": "an account below zero",
-    "log_gap": "positions missing from a shard's log",
-    "log_repeat": "positions that a shard's log holds twice, or out of order",
-    "not_conserved": "a shard's books at the end differ from what its journal adds up to",
-    "reordered": "answered at a log position that was already acknowledged when it was asked",
-    "idempotency": "one id, two answers to its client",
-    "unexplained": "what was acknowledged and what was applied differ in sum, though no single transaction shows why",
-    "damaged": "a journal that cannot be read to its end",
-}
-
-
-@dataclass
-class Audit:
-    """What the auditor found."""
-
-    anomalies: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    reasons: list[str] = field(default_factory=list)  # why the verdict is unknown, and what a human should know
-    doubts: int = 0  # how many of the reasons stand in the way of a verdict
-    conservation_minor: int = 0
-    transactions: int = 0
-    records: int = 0
-    shards: int = 0
-    unknown_applied: int = 0
-    in_transit: int = 0
-
-    @property
-    def verdict(self) -> str:
-        """clean, anomalies or unknown."""
-        if self.anomalies.total():
-            return "anomalies"
-        return "unknown" if self.doubts else "clean"
-
-    def find(self, name: str, *ids: int, count: int | None = None) -> None:
-        """Counts an anomaly and keeps the first ids."""
-        self.anomalies[name] += len(ids) if count is None else count
-        kept = self.examples[name]
-        kept.extend(int(i) for i in ids[: EXAMPLES - len(kept)] if int(i) not in kept)
-
-    def doubt(self, reason: str) -> None:
-        """Something that a verdict needs is missing."""
-        self.reasons.append(reason)
-        self.doubts += 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """The contract's `audit.json`."""
-        return {
-            "verdict": self.verdict,
-            "anomalies": {name: count for name, count in sorted(self.anomalies.items()) if count},
-            "conservation_minor": self.conservation_minor,
-            "checked": {"transactions": self.transactions, "records": self.records, "shards": self.shards},
-            "unknown_but_applied": self.unknown_applied,
-            "in_transit": self.in_transit,
-            "examples": {name: ids for name, ids in sorted(self.examples.items()) if ids},
-            "looked_for": ANOMALIES,
-            "reasons": self.reasons,
-        }
-
-
-@dataclass
-class _Ledger:
-    """What a replay adds up to."""
-
-    accounts: NDArray[np.int64]  # (accounts, 2)
-    lsn: NDArray[np.int64]  # (shards,)
-    transit_out: NDArray[np.int64]  # (shards, shards) [near, far]
-    transit_in: NDArray[np.int64]  # (shards, shards) [far, near]
-    sums: NDArray[np.uint64]
-    finds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
-    example_ids: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((4, EXAMPLES), np.uint64))
-
-
-_GAP, _REPEAT, _OVERDRAFT, _ASTRAY = 0, 1, 2, 3
-
-
-@inlined
-def note_example(examples: NDArray[np.uint64], which: int, key: np.uint64) -> None:
-    """Keeps the first ids of each find, each once."""
-    for k in range(examples.shape[1]):
-        if examples[which, k] == 0 or examples[which, k] == key:
-            examples[which, k] = key
-            break
-
-
-@kernel
-def replay(  # noqa: C901, PLR0912  a kernel is long but straight
-    records: NDArray[np.void], accounts: NDArray[np.int64], lsn: NDArray[np.int64], transit_out: NDArray[np.int64],
-    transit_in: NDArray[np.int64], finds: NDArray[np.int64], examples: NDArray[np.uint64],
-) -> None:  # fmt: skip
-    """Books every record on `accounts`; counts gaps, repeats, overdrafts and records in the wrong shard or for no account."""
-    shards = lsn.shape[0]
-    for i in range(records.shape[0]):
-        r = records[i]
-        shard = np.int64(r["shard"])
-        position = np.int64(r["lsn"])
-        payer = np.int64(r["payer"])
-        payee = np.int64(r["payee"])
-        leg = np.int64(r["leg"])
-        found = -1
-        if shard >= shards:
-            finds[_ASTRAY] += 1
-            note_example(examples, _ASTRAY, r["id"])
-            continue
-        if position > lsn[shard] + 1:
-            found = _GAP
-            finds[_GAP] += position - lsn[shard] - 1
-        elif position <= lsn[shard]:
-            found = _REPEAT
-            finds[_REPEAT] += 1
-        if found >= 0:
-            note_example(examples, found, r["id"])
-        lsn[shard] = max(lsn[shard], position)
-        if leg == 0:
-            continue
-        near = payer % shards
-        far = payee % shards
-        here = far if leg == _CREDIT else near
-        if (
-            r["amount_minor"] <= 0
-            or here != shard
-            or (leg == _TRANSFER and near != far)
-            or payer >= accounts.shape[0]
-            or payee >= accounts.shape[0]
-        ):
-            finds[_ASTRAY] += 1
-            note_example(examples, _ASTRAY, r["id"])
-            continue
-        amount = r["amount_minor"]
-        if leg == _TRANSFER or leg == _DEBIT:
-            accounts[payer, _RESERVED if r["kind"] == _POST else _AVAILABLE] -= amount
-        elif leg == _RESERVE:
-            accounts[payer, _AVAILABLE] -= amount
-            accounts[payer, _RESERVED] += amount
-        elif leg == _RELEASE or leg == _EXPIRE:
-            accounts[payer, _RESERVED] -= amount
-            accounts[payer, _AVAILABLE] += amount
-        if leg == _TRANSFER or leg == _CREDIT:
-            accounts[payee, _AVAILABLE] += amount
-        if leg == _DEBIT:
-            transit_out[near, far] += amount
-        if leg == _CREDIT:
-            transit_in[far, near] += amount
-        if leg != _CREDIT and (accounts[payer, _AVAILABLE] < 0 or accounts[payer, _RESERVED] < 0):
-            finds[_OVERDRAFT] += 1
-            note_example(examples, _OVERDRAFT, r["id"])
-
-
-@kernel
-def add_history(
-    rows: NDArray[np.void], ok: int, sums: NDArray[np.uint64], statuses: NDArray[np.int64], ids: NDArray[np.uint64]
-) -> None:
-    """Adds the sides that the acknowledged rows must have to `sums`; counts rows by status, sums their hashed ids."""
-    for i in range(rows.shape[0]):
-        row = rows[i]
-        statuses[row["status"]] += 1
-        ids[0] += mix(row["id"])
-        if row["status"] == ok:
-            add_acknowledged(
-                sums, row["id"], row["fingerprint"], row["kind_reason"] & 7, position(row["shard"], row["lsn"])
-            )
-
-
-@kernel
-def sum_of_ids(count: int) -> np.uint64:
-    """The sum of the hashed ids 1 … count, mod 2⁶⁴."""
-    total = np.uint64(0)
-    for i in range(1, count + 1):
-        total += mix(np.uint64(i))
-    return total
-
-
-@kernel
-def in_buckets(ids: NDArray[np.uint64], wanted: NDArray[np.bool_], out: NDArray[np.bool_]) -> None:
-    """out[i]: whether ids[i] falls into a wanted bucket."""
-    for i in range(ids.shape[0]):
-        out[i] = wanted[bucket_of(ids[i])]
-
-
-@kernel
-def fingerprints(records: NDArray[np.void], out: NDArray[np.uint64]) -> None:
-    """The fingerprint of what each record booked."""
-    for i in range(records.shape[0]):
-        r = records[i]
-        out[i] = fingerprint(r["id"], r["amount_minor"], r["related"], r["payer"], r["payee"], r["kind"])
-
-
-def history_path(run: Path) -> Path:
-    """Where a run keeps how each transaction ended."""
-    return run / "history.bin"
-
-
-def history_rest_path(run: Path) -> Path:
-    """Where the rows are that found no room there; most runs have no such file."""
-    return run / "history-rest.bin"
-
-
-def read_history(run: Path) -> Iterator[NDArray[np.void]]:
-    """The history in chunks."""
-    for path in (history_path(run), history_rest_path(run)):
-        if path.exists():
-            with path.open("rb") as file:
-                while raw := file.read(_CHUNK_ROWS * HISTORY.itemsize):
-                    yield np.frombuffer(raw[: len(raw) - len(raw) % HISTORY.itemsize], HISTORY)
 
 
 class Auditor:
@@ -282,7 +66,7 @@ class Auditor:
         audit.shards = shards
         accounts = np.zeros((int(header["accounts"]), 2), np.int64)
         accounts[: int(header["customers"]), AVAILABLE] = header["opening_minor"]
-        ledger = _Ledger(
+        ledger = Ledger(
             accounts, np.zeros(shards, np.int64), np.zeros((shards, shards), np.int64),
             np.zeros((shards, shards), np.int64), np.zeros((BUCKETS, 2), np.uint64),
         )  # fmt: skip
@@ -367,7 +151,7 @@ class Auditor:
         if reader.torn_bytes and note not in self.audit.reasons:
             self.audit.reasons.append(note)
 
-    def _replay(self, ledger: _Ledger, unknown: dict[int, int], nodes: int) -> list[NDArray[np.void]]:
+    def _replay(self, ledger: Ledger, unknown: dict[int, int], nodes: int) -> list[NDArray[np.void]]:
         """Replays every journal; returns the records of transactions in doubt, which the digest leaves out."""
         doubted = []
         unknown_ids = np.array(sorted(unknown), np.uint64)
@@ -386,16 +170,16 @@ class Auditor:
                 add_legs(known, ledger.sums)
         return doubted
 
-    def _judge_replay(self, ledger: _Ledger, *, quiet: bool) -> None:
-        for name, which in (("log_gap", _GAP), ("log_repeat", _REPEAT), ("overdraft", _OVERDRAFT)):
+    def _judge_replay(self, ledger: Ledger, *, quiet: bool) -> None:
+        for name, which in (("log_gap", GAP), ("log_repeat", REPEAT), ("overdraft", OVERDRAFT)):
             if ledger.finds[which]:
                 ids = ledger.example_ids[which]
                 self.audit.find(name, *ids[ids > 0], count=int(ledger.finds[which]))
-        if ledger.finds[_ASTRAY]:
-            ids = ledger.example_ids[_ASTRAY]
-            self.audit.find("invented", *ids[ids > 0], count=int(ledger.finds[_ASTRAY]))
+        if ledger.finds[ASTRAY]:
+            ids = ledger.example_ids[ASTRAY]
+            self.audit.find("invented", *ids[ids > 0], count=int(ledger.finds[ASTRAY]))
             self.audit.reasons.append(
-                f"{int(ledger.finds[_ASTRAY])} records book on an account that their shard does not have"
+                f"{int(ledger.finds[ASTRAY])} records book on an account that their shard does not have"
             )
         level = ledger.transit_out == ledger.transit_in.T
         if quiet and not level.all():
@@ -413,7 +197,7 @@ class Auditor:
                 sheets.append(None)
         return sheets
 
-    def _judge_sheets(self, ledger: _Ledger, sheets: list[dict[str, Any] | None], opening: int) -> None:
+    def _judge_sheets(self, ledger: Ledger, sheets: list[dict[str, Any] | None], opening: int) -> None:
         """The nodes' own memory against the replay, and the sum of everything against the opening."""
         shards = len(ledger.lsn)
         held = 0
@@ -450,7 +234,7 @@ class Auditor:
             self.audit.find("not_conserved", count=1)
 
     def _judge_digest(
-        self, acknowledged: NDArray[np.uint64], ledger: _Ledger, unknown: dict[int, int], *, quiet: bool
+        self, acknowledged: NDArray[np.uint64], ledger: Ledger, unknown: dict[int, int], *, quiet: bool
     ) -> None:
         differ = np.flatnonzero((acknowledged != ledger.sums).any(axis=1))
         if not len(differ):
@@ -495,15 +279,16 @@ class Auditor:
         prints = np.zeros(len(records), np.uint64)
         fingerprints(records, prints)
         applied: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-        places = _places(records).tolist()
-        for key, *leg in zip(records["id"].tolist(), records["leg"].tolist(), prints.tolist(), places, strict=True):
-            applied[key].append((leg[0], leg[1], leg[2]))
+        for key, leg, print_, place in zip(
+            records["id"].tolist(), records["leg"].tolist(), prints.tolist(), places(records).tolist(), strict=True
+        ):
+            applied[key].append((leg, print_, place))
         told: dict[int, list[Any]] = defaultdict(list)
         for row in rows:
             told[int(row["id"])].append(row)
         missing = []
         for key in sorted(applied.keys() | told.keys()):
-            name = _wrong(told.get(key, []), applied.get(key, []))
+            name = wrong(told.get(key, []), applied.get(key, []))
             if name == "half" and not quiet:
                 self.audit.in_transit += 1
             elif name == "half":
@@ -523,7 +308,7 @@ class Auditor:
         taken: set[int] = set()
         for node in range(nodes):
             for records in self._frames(node):
-                at = _places(records)
+                at = places(records)
                 taken.update(at[np.isin(at, wanted)].tolist())
         for key, place in told.items():
             self.audit.find("phantom" if place in taken else "lost", key)
@@ -554,48 +339,6 @@ class Auditor:
             self.audit.reasons.append(
                 f"{len(unknown)} transactions ended in doubt; the journals settle them: {len(legs)} were applied"
             )
-
-
-def _places(rows: NDArray[np.void]) -> NDArray[np.int64]:
-    """The place in a shard's log of each history row or record, as one number."""
-    places: NDArray[np.int64] = (rows["shard"].astype(np.int64) << 32) | rows["lsn"].astype(np.int64)
-    return places
-
-
-def _wrong(rows: list[Any], legs: list[tuple[int, int, int]]) -> str:  # noqa: C901, PLR0911  a table
-    """What is wrong with one transaction, of which `legs` (leg, fingerprint, place) were applied.
-
-    "" if nothing, "half" for a debit without its credit, "absent" for none at all.
-    """
-    if not rows:
-        return "invented"
-    if len(rows) > 1:
-        return "idempotency"
-    row = rows[0]
-    if int(row["kind_reason"]) & 7 == Kind.LOOKUP:
-        return "invented" if legs else ""
-    status = int(row["status"])
-    if status != Status.OK:
-        return "failed_but_applied" if legs and status != Status.UNKNOWN else ""
-    kinds = sorted(leg for leg, _, _ in legs)
-    if not kinds:
-        return "absent"
-    if len(set(kinds)) < len(kinds) or (_TRANSFER in kinds and len(kinds) > 1):
-        return "duplicated"
-    if any(print_ != int(row["fingerprint"]) for _, print_, _ in legs):
-        return "altered"
-    if kinds == [_DEBIT]:
-        return "half"
-    kind = int(row["kind_reason"]) & 7
-    lawful: list[list[int]] = [[_TRANSFER], [_DEBIT, _CREDIT]]
-    if kind == Kind.AUTHORIZE:
-        lawful = [[_RESERVE]]
-    elif kind == Kind.VOID:
-        lawful = [[_RELEASE]]
-    if kinds not in lawful:
-        return "torn"
-    told = (int(row["shard"]) << 32) | int(row["lsn"])
-    return "" if all(place == told for leg, _, place in legs if leg != _CREDIT) else "phantom"
 
 
 def audit_run(run: Path) -> Audit:

@@ -14,8 +14,8 @@ import numpy as np
 
 from simulator.errors import BackendError, Exit, SimError, UsageError
 from simulator.measure.histogram import Histogram
+from simulator.shard.journal import closing_path
 from simulator.shard.pool import Pool
-from simulator.shard.worker import closing_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from simulator.scenario.model import MOST_STRIKES
+from simulator.scenario.faults import MOST_STRIKES
 from simulator.seeds import Stream, bits, stream_key
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from simulator.scenario.model import PlannedFault
+    from simulator.scenario.faults import PlannedFault
 
 
 class Fault(StrEnum):

@@ -21,17 +21,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from simulator.errors import ScenarioError
-from simulator.scenario.model import (
-    HIGHEST_RATE_PER_S,
-    LONGEST_NS,
-    MODELS,
-    TAGS,
-    CurveRate,
-    Place,
-    Scenario,
-    TraceRate,
-    rate_form,
-)
+from simulator.scenario.base import LONGEST_NS, Place
+from simulator.scenario.load import HIGHEST_RATE_PER_S, CurveRate, TraceRate, rate_form
+from simulator.scenario.model import MODELS, TAGS, Scenario
 from simulator.scenario.spelling import known_words, nearest
 from simulator.scenario.units import format_duration, format_rate, quoted
 

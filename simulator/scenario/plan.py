@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from simulator.scenario.model import Embedded, PlannedFault, Scenario
+from simulator.scenario.model import Scenario
 from simulator.scenario.units import NS_PER_S, format_duration, format_money
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from simulator.scenario.faults import PlannedFault
+    from simulator.scenario.platform import Embedded
     from simulator.scenario.threshold import Threshold
 
 _ACCOUNT_BYTES = 16  # available and reserved, 64 bits each

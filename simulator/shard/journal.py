@@ -46,6 +46,11 @@ def journal_path(folder: Path, node: int) -> Path:
     return folder / f"node-{node}.journal"
 
 
+def closing_path(folder: Path, node: int) -> Path:
+    """Where a node writes its closing sheet, beside its journal."""
+    return folder / f"node-{node}.closing.json"
+
+
 def _sealed(header: NDArray[np.void], body: memoryview | bytes = b"") -> bytes:
     digest = xxhash.xxh3_64(header.tobytes()[_CHECKSUM_BYTES:])
     digest.update(body)

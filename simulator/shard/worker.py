@@ -25,7 +25,7 @@ from simulator.ledger.post import GAPS, JOURNAL, MARKS, REFUSED, REPLIES, apply,
 from simulator.ledger.replay import refill_outbox, restore
 from simulator.measure.histogram import count_one
 from simulator.shard import snapshot
-from simulator.shard.journal import Journal, JournalError, JournalReader, journal_path
+from simulator.shard.journal import Journal, JournalError, JournalReader, closing_path, journal_path
 from simulator.shard.layout import FILE_HEADER, RECORD, Board, Durability, NodeState, Shape, Stop
 from simulator.shard.ring import TAIL, Doorbell, Ring, push_wrapped, release, waiting
 from simulator.shard.snapshot import Point, snapshot_path
@@ -400,11 +400,6 @@ class Node:
         if self.durability == Durability.MEMORY:
             sheet["sums"] = self.sums.tolist()
         closing_path(self.folder, self.node).write_text(json.dumps(sheet), "utf-8")
-
-
-def closing_path(folder: Path, node: int) -> Path:
-    """Where a node writes its closing sheet."""
-    return folder / f"node-{node}.closing.json"
 
 
 def serve(node: int, shape: Shape, wiring: Wiring, board: Board, **options: Any) -> None:  # noqa: ANN401  passed to Node

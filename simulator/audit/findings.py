@@ -1,0 +1,75 @@
+"""What an audit can find, and what it found."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+EXAMPLES = 20  # ids named for each anomaly
+
+ANOMALIES = {
+    "lost": "acknowledged, and its place in the log is gone",
+    "phantom": "acknowledged, but its place in the log holds something else",
+    "invented": "applied, though nobody asked for it",
+    "altered": "applied with other parties, amount or kind than asked for",
+    "failed_but_applied": "the client was told that it did not happen",
+    "duplicated": "applied more than once",
+    "torn": "one side applied without the other, or a transit account that is not level at rest",
+    "overdraft": "an account below zero",
+    "log_gap": "positions missing from a shard's log",
+    "log_repeat": "positions that a shard's log holds twice, or out of order",
+    "not_conserved": "a shard's books at the end differ from what its journal adds up to",
+    "reordered": "answered at a log position that was already acknowledged when it was asked",
+    "idempotency": "one id, two answers to its client",
+    "unexplained": "what was acknowledged and what was applied differ in sum, though no single transaction shows why",
+    "damaged": "a journal that cannot be read to its end",
+}
+
+
+@dataclass
+class Audit:
+    """What the auditor found."""
+
+    anomalies: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    reasons: list[str] = field(default_factory=list)  # why the verdict is unknown, and what a human should know
+    doubts: int = 0  # how many of the reasons stand in the way of a verdict
+    conservation_minor: int = 0
+    transactions: int = 0
+    records: int = 0
+    shards: int = 0
+    unknown_applied: int = 0
+    in_transit: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """clean, anomalies or unknown."""
+        if self.anomalies.total():
+            return "anomalies"
+        return "unknown" if self.doubts else "clean"
+
+    def find(self, name: str, *ids: int, count: int | None = None) -> None:
+        """Counts an anomaly and keeps the first ids."""
+        self.anomalies[name] += len(ids) if count is None else count
+        kept = self.examples[name]
+        kept.extend(int(i) for i in ids[: EXAMPLES - len(kept)] if int(i) not in kept)
+
+    def doubt(self, reason: str) -> None:
+        """Something that a verdict needs is missing."""
+        self.reasons.append(reason)
+        self.doubts += 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's `audit.json`."""
+        return {
+            "verdict": self.verdict,
+            "anomalies": {name: count for name, count in sorted(self.anomalies.items()) if count},
+            "conservation_minor": self.conservation_minor,
+            "checked": {"transactions": self.transactions, "records": self.records, "shards": self.shards},
+            "unknown_but_applied": self.unknown_applied,
+            "in_transit": self.in_transit,
+            "examples": {name: ids for name, ids in sorted(self.examples.items()) if ids},
+            "looked_for": ANOMALIES,
+            "reasons": self.reasons,
+        }

@@ -1,0 +1,114 @@
+"""Replays journals from the opening balances, independently of the kernels that booked them.
+
+That it repeats what debits and credits mean is on purpose: the auditor must not share a mistake with what it audits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simulator.audit.findings import EXAMPLES
+from simulator.kernel import inlined, kernel
+from simulator.ledger.books import AVAILABLE, RESERVED
+from simulator.shard.layout import Leg
+from simulator.transaction import Kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE, _EXPIRE = (
+    int(leg) for leg in (Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE, Leg.EXPIRE)
+)
+_POST = int(Kind.POST)
+_AVAILABLE, _RESERVED = AVAILABLE, RESERVED
+
+# Rows of `Ledger.finds` and `Ledger.example_ids`.
+GAP, REPEAT, OVERDRAFT, ASTRAY = 0, 1, 2, 3
+
+
+@dataclass
+class Ledger:
+    """What a replay adds up to."""
+
+    accounts: NDArray[np.int64]  # (accounts, 2)
+    lsn: NDArray[np.int64]  # (shards,)
+    transit_out: NDArray[np.int64]  # (shards, shards) [near, far]
+    transit_in: NDArray[np.int64]  # (shards, shards) [far, near]
+    sums: NDArray[np.uint64]
+    finds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
+    example_ids: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((4, EXAMPLES), np.uint64))
+
+
+@inlined
+def note_example(examples: NDArray[np.uint64], which: int, key: np.uint64) -> None:
+    """Keeps the first ids of each find, each once."""
+    for k in range(examples.shape[1]):
+        if examples[which, k] == 0 or examples[which, k] == key:
+            examples[which, k] = key
+            break
+
+
+@kernel
+def replay(  # noqa: C901, PLR0912  a kernel is long but straight
+    records: NDArray[np.void], accounts: NDArray[np.int64], lsn: NDArray[np.int64], transit_out: NDArray[np.int64],
+    transit_in: NDArray[np.int64], finds: NDArray[np.int64], examples: NDArray[np.uint64],
+) -> None:  # fmt: skip
+    """Books every record on `accounts`; counts gaps, repeats, overdrafts and records in the wrong shard or for no account."""
+    shards = lsn.shape[0]
+    for i in range(records.shape[0]):
+        r = records[i]
+        shard = np.int64(r["shard"])
+        position = np.int64(r["lsn"])
+        payer = np.int64(r["payer"])
+        payee = np.int64(r["payee"])
+        leg = np.int64(r["leg"])
+        found = -1
+        if shard >= shards:
+            finds[ASTRAY] += 1
+            note_example(examples, ASTRAY, r["id"])
+            continue
+        if position > lsn[shard] + 1:
+            found = GAP
+            finds[GAP] += position - lsn[shard] - 1
+        elif position <= lsn[shard]:
+            found = REPEAT
+            finds[REPEAT] += 1
+        if found >= 0:
+            note_example(examples, found, r["id"])
+        lsn[shard] = max(lsn[shard], position)
+        if leg == 0:
+            continue
+        near = payer % shards
+        far = payee % shards
+        here = far if leg == _CREDIT else near
+        if (
+            r["amount_minor"] <= 0
+            or here != shard
+            or (leg == _TRANSFER and near != far)
+            or payer >= accounts.shape[0]
+            or payee >= accounts.shape[0]
+        ):
+            finds[ASTRAY] += 1
+            note_example(examples, ASTRAY, r["id"])
+            continue
+        amount = r["amount_minor"]
+        if leg == _TRANSFER or leg == _DEBIT:
+            accounts[payer, _RESERVED if r["kind"] == _POST else _AVAILABLE] -= amount
+        elif leg == _RESERVE:
+            accounts[payer, _AVAILABLE] -= amount
+            accounts[payer, _RESERVED] += amount
+        elif leg == _RELEASE or leg == _EXPIRE:
+            accounts[payer, _RESERVED] -= amount
+            accounts[payer, _AVAILABLE] += amount
+        if leg == _TRANSFER or leg == _CREDIT:
+            accounts[payee, _AVAILABLE] += amount
+        if leg == _DEBIT:
+            transit_out[near, far] += amount
+        if leg == _CREDIT:
+            transit_in[far, near] += amount
+        if leg != _CREDIT and (accounts[payer, _AVAILABLE] < 0 or accounts[payer, _RESERVED] < 0):
+            finds[OVERDRAFT] += 1
+            note_example(examples, OVERDRAFT, r["id"])

@@ -1,0 +1,174 @@
+"""What a scenario's load is sent to, and how: the backend, the balancer before its nodes, the dispatcher."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
+
+from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, between, is_mapping, not_yet, refuse
+from simulator.scenario.spelling import known_words
+from simulator.scenario.units import NS_PER_S, DurationNs, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PLUGIN_GROUP = "simulator.backends"
+
+
+def _power_of_two(number: int) -> int:
+    if number & (number - 1):
+        below = 1 << (number.bit_length() - 1)
+        raise ValueError(f"{number} is not a power of two; the nearest are {below} and {2 * below}")
+    return number
+
+
+class Interval(Model):
+    """The journal is synced once an interval: a power cut loses at most that much."""
+
+    interval: Annotated[DurationNs, between(1_000_000, 60 * NS_PER_S)] = Field(description="Between two syncs.")
+
+
+class Embedded(Model):
+    """The platform built in: worker processes that own shards of the ledger."""
+
+    nodes: Annotated[int, Field(ge=1, le=16)] = Field(default=2, description="Worker processes.")
+    shards: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=16, description="Shards of the ledger, spread over the nodes; at least as many as nodes."
+    )
+    durability: Annotated[
+        Annotated[Literal["memory", "os", "group"], Tag("durability name")] | Annotated[Interval, Tag("Interval")],
+        Discriminator(lambda value: "Interval" if is_mapping(value) else "durability name"),
+    ] = Field(
+        default="group",
+        description=(
+            "memory: lost with the process · os: written, not synced · {interval: 10ms}: synced once an interval · "
+            "group: synced before the reply."
+        ),
+    )
+    overflow: Literal["refuse", "block", "drop_oldest"] = Field(
+        default="refuse",
+        description=(
+            "What a full ring does · refuse: it says no · block: the dispatcher holds the next one back, and its lateness "
+            "counts · drop_oldest: the oldest waiting one makes room and is rejected."
+        ),
+    )
+    protocol: Annotated[Literal["outbox"], not_yet("tcc", instead="outbox")] = Field(
+        default="outbox", description="How a transaction crosses from one shard to another."
+    )
+    queue: Annotated[int, Field(ge=1_024, le=1_048_576), AfterValidator(_power_of_two)] = Field(
+        default=65_536, description="Ring slots per node, a power of two."
+    )
+    remember: Annotated[int, Field(ge=1_024, le=4_194_304), AfterValidator(_power_of_two)] = Field(
+        default=131_072, description="Ids each shard remembers at least (at most twice as many), a power of two."
+    )
+    snapshot_records: Annotated[int, Field(ge=100_000, le=1_000_000_000)] = Field(
+        default=20_000_000,
+        description="Journal records between two snapshots of a node; bounds how long a restart replays.",
+    )
+    restarts: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=1_000, description="How often a dead node is started again; 0: a dead node ends the run."
+    )
+    hold_expiry: Annotated[DurationNs, between(1_000_000, LONGEST_NS)] = Field(
+        default=600 * NS_PER_S, description="How long an authorize may stay open; then the platform releases it."
+    )
+
+    @model_validator(mode="after")
+    def _every_node_owns_a_shard(self) -> Self:
+        if self.shards < self.nodes:
+            refuse([(("shards",), f"{self.shards} shards leave some of {self.nodes} nodes without one; write more")])
+        return self
+
+
+def _http_target(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if scheme not in ("http", "https") or not separator or not rest or any(character.isspace() for character in url):
+        raise ValueError(f"{quoted(url)} is not an HTTP address; write for example http://127.0.0.1:8080")
+    return url
+
+
+class Http(Model):
+    """A payment gateway elsewhere, over HTTP."""
+
+    targets: tuple[Annotated[str, AfterValidator(_http_target)], ...] = Field(
+        strict=False, min_length=1, max_length=1_024, description="Where the gateways listen."
+    )
+    path: Annotated[str, Field(pattern=r"^/\S*$", max_length=1_000)] = Field(
+        default="/v1/payments", description="What a payment is posted to."
+    )
+    connections: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        default=128, description="Connections kept open, over all targets."
+    )
+    timeout: PositiveNs = Field(default=5 * NS_PER_S, description="An answer later than this is in doubt.")
+    generators: Annotated[int, Field(ge=1, le=256)] = Field(default=1, description="Processes that send.")
+
+
+class Noop(Model):
+    """Answers at once and does nothing: it measures the simulator itself."""
+
+
+class Backend(Model):
+    """What the load is sent to: exactly one of the built-in backends, or a plug-in by its registered name."""
+
+    # A plug-in's options are its own business: they stand beside the built-in names and are passed on as they are.
+    model_config = ConfigDict(extra="allow", json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    __pydantic_extra__: dict[str, dict[str, JsonValue]] = Field(init=False)
+
+    built_in: ClassVar[tuple[str, ...]] = ("embedded", "http", "noop")
+
+    embedded: Embedded | None = Field(default=None, description="The platform built in.")
+    http: Http | None = Field(default=None, description="A payment gateway elsewhere, over HTTP.")
+    noop: Noop | None = Field(default=None, description="Answers at once and does nothing.")
+
+    @model_validator(mode="after")
+    def _is_exactly_one(self) -> Self:
+        plugins = self.__pydantic_extra__ or {}
+        registered = {point.name for point in entry_points(group=PLUGIN_GROUP)} if plugins else set()
+        refuse(
+            ((name,), f"there is no such backend; {known_words(name, [*self.built_in, *sorted(registered)])}")
+            for name in plugins
+            if name not in registered
+        )
+        chosen = [*(name for name in self.built_in if getattr(self, name) is not None), *plugins]
+        if len(chosen) != 1:
+            said = f"{' and '.join(chosen)} are named" if chosen else "none is named"
+            refuse([((), f"{said}; a run has exactly one backend, for example {{embedded: {{nodes: 2}}}}")])
+        return self
+
+    @property
+    def name(self) -> str:
+        """`embedded`, `http`, `noop` or the plug-in's name."""
+        plugins = self.__pydantic_extra__ or {}
+        return next(name for name in (*plugins, *self.built_in) if name in plugins or getattr(self, name) is not None)
+
+    @property
+    def plugin_options(self) -> Mapping[str, JsonValue]:
+        """What the scenario tells a plug-in; empty for the built-in backends."""
+        return (self.__pydantic_extra__ or {}).get(self.name, {})
+
+
+class Balancer(Model):
+    """How the node is picked that a transaction enters."""
+
+    policy: Literal["round_robin", "random", "p2c", "affinity"] = Field(
+        default="p2c", description="The pick: in turn, at random, the less loaded of two at random, the payer's own."
+    )
+
+
+class Dispatcher(Model):
+    """Releases each transaction at its intended time, and counts what it could not send."""
+
+    in_flight: Annotated[int, Field(ge=1_024, le=4_194_304)] = Field(
+        default=262_144, description="How many transactions may wait for their answer at once."
+    )
+    patience: PositiveNs = Field(
+        default=5 * NS_PER_S, description="A transaction that is later than this is dropped and counted."
+    )
+    lag_limit: PositiveNs = Field(
+        default=10_000_000,
+        description="A run of which 1 % or more was sent later than this is generator-limited, and so invalid.",
+    )
+    drain: PositiveNs = Field(
+        default=15 * NS_PER_S, description="How long to wait for the last answers after the last transaction."
+    )
