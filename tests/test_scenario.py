@@ -12,7 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator.errors import ScenarioError
+from simulator.errors import ScenarioError, UsageError
 from simulator.scenario import platform
 from simulator.scenario.load import CurveRate, Knots, Mmpp, StagedRate, TraceRate
 from simulator.scenario.loader import SIZE_LIMIT, dump_scenario, load, load_with_origins, resolve
@@ -751,9 +751,6 @@ def test_an_unknown_variable_is_named_with_the_nearest_key(tmp_path: Path) -> No
         ("bogus.deeper.still=5", "--set bogus.deeper.still=5: bogus: there is no such key"),
         ("seed.x=5", "--set seed.x=5: seed: a mapping is not a whole number"),
         ("load.accounts=", "--set load.accounts=: load.accounts: '' is not a whole number"),
-        ("load.accounts", "--set load.accounts: write it as path=value"),
-        ("=5", "--set =5: write it as path=value"),
-        ("load..accounts=5", "--set load..accounts=5: write it as path=value"),
         ("load.rate=[1", "--set load.rate=[1: is not valid YAML"),
         ("load.rate=*a", "--set load.rate=*a: anchors and aliases"),
         ("load.mix={payment: 1, payment: 2}", "has a key twice"),
@@ -763,6 +760,12 @@ def test_a_wrong_override_is_named_as_it_was_written(tmp_path: Path, override: s
     refusal = _refusal(_write(tmp_path, VALID), override)
     assert message in refusal
     assert "\n" not in refusal
+
+
+@pytest.mark.parametrize("override", ["load.accounts", "=5", "load..accounts=5"])
+def test_an_override_that_is_none_is_a_wrong_use_of_the_command_line(tmp_path: Path, override: str) -> None:
+    with pytest.raises(UsageError, match=f"^--set {override}: write it as path=value"):
+        load(_write(tmp_path, VALID), [override])
 
 
 def test_a_mistake_in_the_file_keeps_its_line_beside_an_override(tmp_path: Path) -> None:

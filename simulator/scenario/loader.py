@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from simulator.errors import ScenarioError
+from simulator.errors import ScenarioError, UsageError
 from simulator.scenario.base import LONGEST_NS, Place
 from simulator.scenario.load import HIGHEST_RATE_PER_S, CurveRate, TraceRate, rate_form
 from simulator.scenario.model import MODELS, TAGS, Scenario
@@ -122,7 +122,7 @@ def load_with_origins(
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not all(key.strip().split(".")):
-            raise ScenarioError(f"--set {override}: write it as path=value, for example --set load.accounts=1000")
+            raise UsageError(f"--set {override}: write it as path=value, for example --set load.accounts=1000")
         _override(draft, tuple(key.strip().split(".")), value, f"--set {override}")
     draft.refuse()
     try:

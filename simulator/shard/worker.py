@@ -150,6 +150,7 @@ class Node:
             for records in JournalReader(path, start=point.journal_bytes, frames=point.journal_frames).stretches():
                 refill_outbox(self.books, records, sequence, self.outbox, self.outbox_head, self.board.acked)
         self.outbox_durable[:] = self.outbox_head
+        self.since_snapshot = replayed  # or a node that is killed often would never come to write one
         self.row["replayed"] += replayed
         self.row["replay_ns"] += time.monotonic_ns() - began
         return journal
