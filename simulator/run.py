@@ -494,7 +494,9 @@ def _conclude(
             run.tallies, lag, seconds=int(run.released_s), lag_limit_ns=scenario.dispatcher.lag_limit,
             interrupted=run.interrupted, without_books=run.pool is None,
         ),
-        audit=audit, owners=run.backend.owners().tolist(), node_details=_node_details(run), journal=_journal(run),
+        audit=audit, owners=run.backend.owners().tolist(),
+        applied=(run.pool.board.applied if run.pool else run.tallies.shard_ok.sum(axis=0)).tolist(),
+        node_details=_node_details(run), journal=_journal(run),
         resources={
             "rss_peak_bytes": run.rss_peak_bytes,
             "cpu_s": round(ended.cpu_s + sum(int(run.pool.row(n)["cpu_ns"]) for n in range(run.backend.nodes)) / 1e9, 3)

@@ -87,13 +87,3 @@ class Reason(IntEnum):
 # A history row has three bits for the kind and five for the reason.
 assert max(Kind) < 8, max(Kind)  # noqa: PLR2004, S101  as above
 assert max(Reason) < 32, max(Reason)  # noqa: PLR2004, S101  as above
-
-# The life-cycle as a table: what each status may become. Terminal states become nothing.
-LIFE_CYCLE: dict[Status, frozenset[Status]] = {
-    Status.PENDING: frozenset({Status.OK, Status.REJECTED, Status.FAILED, Status.UNKNOWN, Status.DROPPED}),
-    Status.OK: frozenset(),
-    Status.REJECTED: frozenset(),
-    Status.FAILED: frozenset(),
-    Status.UNKNOWN: frozenset({Status.OK, Status.FAILED}),  # the journal may still settle it
-    Status.DROPPED: frozenset(),
-}

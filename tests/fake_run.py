@@ -114,7 +114,7 @@ def _columns(random: np.random.Generator, seconds: int, nodes: int, shards: int)
         part = np.where(down, 0 if node == 1 else offered // max(nodes - 1, 1), offered // nodes)
         columns[f"node{node}_sent"] = part.tolist()
     for shard in range(shards):
-        columns[f"shard{shard}_applied"] = (2 * ok // shards).tolist()
+        columns[f"shard{shard}_ok"] = (2 * ok // shards).tolist()
     return columns
 
 
@@ -210,7 +210,7 @@ def _summary(
             {
                 "shard": shard,
                 "node": shard % nodes,
-                "applied": sum(columns[f"shard{shard}_applied"]) * (3 if shard == shards // 3 else 2) // 2,
+                "applied": sum(columns[f"shard{shard}_ok"]) * (3 if shard == shards // 3 else 2) // 2,
                 "queue_max": 40 + shard,
             }
             for shard in range(shards)

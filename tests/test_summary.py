@@ -59,7 +59,7 @@ def results(tallies: Tallies, *, thresholds: tuple[tuple[str, str], ...] = (), *
         "scenario": "s", "description": "", "clock": "wall", "seed": 1, "currency": "CNY", "policy": "p2c",
         "version": "0", "started_at": "2019-11-11T00:00:00+00:00", "wall_s": 3.5, "duration_s": 3.0, "tallies": tallies,
         "measured": Recorder(SECONDS, NODES).finish(), "validity": Validity("valid"), "audit": audit,
-        "owners": [0, 1, 0],
+        "owners": [0, 1, 0], "applied": [120, 70, 50],
     }  # fmt: skip
     return Results(**{**fields, "thresholds": tuple(parse_threshold(*one) for one in thresholds), **changed})
 

@@ -214,11 +214,11 @@ def _shards(run: RunFolder) -> Figure:
     return Figure(
         key="shards",
         title="Load on each shard",
-        reading="Each bar is one shard's applied records. One bar far above the others is a hot shard: a merchant or "
-        "account that takes more than its part.",
+        reading="Each bar is the records in one shard's log: what its accounts sent and received. One bar far above "
+        "the others is a hot shard: a merchant or account that takes more than its part.",
         kind="bars",
         x_title="shard number",
-        y_title="records applied",
+        y_title="records in the log",
         series=[Series("applied", "applied", x, [wording.number(row.get("applied")) for row in rows])] if rows else [],
     )
 

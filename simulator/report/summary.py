@@ -42,6 +42,7 @@ class Results:
     validity: Validity
     audit: dict[str, Any]  # as in audit.json
     owners: list[int]  # the node of each shard
+    applied: list[int]  # records in the log of each shard; where there is no log, answers `ok` by the payer's shard
     node_details: list[dict[str, Any]] = field(default_factory=list)  # pid, commit_ms, handed_on … of each node
     journal: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
@@ -217,7 +218,7 @@ def summarise(results: Results) -> dict[str, Any]:
             {
                 "shard": shard,
                 "node": owner,
-                "applied": int(tallies.shard_ok[:, shard].sum()),
+                "applied": results.applied[shard],
                 "queue_max": int(tallies.shard_in_flight_max[shard]),
             }
             for shard, owner in enumerate(results.owners)
@@ -285,5 +286,5 @@ def series_columns(results: Results, target: Any) -> dict[str, list[Any]]:  # no
     for node in range(tallies.node_sent.shape[1]):
         columns[f"node{node}_sent"] = tallies.node_sent[:last, node].tolist()
     for shard in range(tallies.shard_ok.shape[1]):
-        columns[f"shard{shard}_applied"] = tallies.shard_ok[:last, shard].tolist()
+        columns[f"shard{shard}_ok"] = tallies.shard_ok[:last, shard].tolist()
     return columns

@@ -193,6 +193,6 @@ class Board:
         self.stop = shared_array(1, np.int64)
         self.epoch_ns = shared_array(1, np.int64)  # CLOCK_MONOTONIC at the start of the run
         self.acked = shared_array(shape.shards * shape.shards, np.int64).reshape(shape.shards, shape.shards)
-        self.applied = shared_array(shape.shards, np.int64)  # lsn of each shard
+        self.applied = shared_array(shape.shards, np.int64)  # records in the log of each shard
         # How long each node's commits took: histogram counts, as in simulator.measure.histogram.
         self.commits = shared_array(shape.nodes * COUNTS, np.int64).reshape(shape.nodes, COUNTS)

@@ -61,9 +61,7 @@ class Pool:
         queue: int,
         run: int,
         restarts: int = 0,
-        hold_term_ns: int = 600_000_000_000,
-        drop_oldest: bool = False,
-        snapshot_records: int = 20_000_000,
+        **node_options: Any,  # noqa: ANN401  passed to each Node, which has their defaults
     ) -> None:
         """Makes rings and board.
 
@@ -78,9 +76,7 @@ class Pool:
             "durability": durability,
             "interval_ns": interval_ns,
             "run": run,
-            "hold_term_ns": hold_term_ns,
-            "drop_oldest": drop_oldest,
-            "snapshot_records": snapshot_records,
+            **node_options,
         }
         self._processes: list[ForkProcess] = []
         self._restarts_left = restarts if durability != Durability.MEMORY else 0

@@ -340,9 +340,8 @@ class Node:
         while True:
             began = time.monotonic_ns()
             if self.row["state"] == NodeState.QUIET and any(len(ring) for ring in self.inbound):
-                self.row["state"] = (
-                    NodeState.READY
-                )  # before it takes anything, so that nobody believes it quiet meanwhile
+                # Before it takes anything, so that nobody believes it quiet meanwhile.
+                self.row["state"] = NodeState.READY
             moved = self.turn()
             self.row["busy_ns"] += time.monotonic_ns() - began
             if moved:
