@@ -31,6 +31,7 @@ from simulator.errors import BackendError, Exit, ScenarioError, SimError, UsageE
 from simulator.fault.inject import Injector
 from simulator.fault.schedule import Schedule
 from simulator.measure import validity
+from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram
 from simulator.measure.recorder import HISTORY, Recorder, Tallies, open_tallies
 from simulator.report import render
@@ -286,7 +287,7 @@ def _assemble(scenario: Scenario, folder: Path) -> Run:
     else:
         backend = NoopBackend() if scenario.backend.noop is not None else _plugin(scenario)
         epoch = shared_array(1, np.int64)
-    tallies = open_tallies(seconds, backend.nodes, len(backend.owners()))
+    tallies = open_tallies(seconds_grid(seconds), backend.nodes, len(backend.owners()))
     run = Run(
         scenario, folder, tallies, rate.duration_s, rate.total, seconds, WallClock(epoch),
         shared_array(1, np.int64), pool, backend,
@@ -511,7 +512,7 @@ def _conclude(
     folder = run.folder
     write_json(folder / "audit.json", audit)
     write_series(folder / "timeseries.csv", series_columns(results, target))
-    write_hlog(folder / "latency.hlog", ended.measured, started.timestamp())
+    write_hlog(folder / "latency.hlog", ended.measured, run.tallies.grid_ns, started.timestamp())
     write_events(folder / "events.jsonl", run.events)
     write_json(folder / "summary.json", summary)
     return summary

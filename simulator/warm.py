@@ -21,6 +21,7 @@ from simulator.backend.embedded import EmbeddedBackend
 from simulator.balancer.policy import Policy
 from simulator.dispatcher import Dispatcher
 from simulator.ledger import post
+from simulator.measure.grid import seconds_grid
 from simulator.measure.recorder import Recorder, open_tallies
 from simulator.shard.layout import Board, Durability, NodeState, Shape
 from simulator.shard.worker import Node, Wiring
@@ -74,7 +75,7 @@ def _tiny_run(folder: Path) -> None:
     history = history_path(folder).open("wb")
     with history:
         dispatcher = Dispatcher(
-            EmbeddedBackend(shape, wiring, board), Policy.P2C, 1, open_tallies(4, 2, 4), recorder,
+            EmbeddedBackend(shape, wiring, board), Policy.P2C, 1, open_tallies(seconds_grid(4), 2, 4), recorder,
             in_flight=1_024, patience_ns=10**10, write=cast("Callable[[memoryview], None]", history.write),
         )  # fmt: skip
         workload = Workload(

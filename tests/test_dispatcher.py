@@ -11,6 +11,7 @@ from simulator.backend.backend import NoopBackend
 from simulator.balancer.policy import Policy
 from simulator.dispatcher import STAGE, Dispatcher
 from simulator.ledger.digest import fingerprint
+from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram, index_of
 from simulator.measure.recorder import HISTORY, LAG, REORDERED, RESPONSE, SERVICE, Recorder, open_tallies
 from simulator.transaction import OUTCOME, TRANSACTION, Kind, Reason, Status
@@ -72,7 +73,7 @@ class Desk:
         patience_ns: int = FOREVER,
         policy: Policy = Policy.ROUND_ROBIN,
     ) -> None:
-        self.tallies = open_tallies(SECONDS, NODES, SHARDS)
+        self.tallies = open_tallies(seconds_grid(SECONDS), NODES, SHARDS)
         self.recorder = Recorder(SECONDS, NODES)
         self._rows = bytearray()
         self.dispatcher = Dispatcher(
@@ -346,7 +347,7 @@ def test_times_are_counted_from_the_stamps_given() -> None:
         assert found(measured[measure].total()) == bucket
         assert found(measured[measure].by_node(node)) == bucket
         assert found(measured[measure].by_kind(kind - 1)) == bucket
-        assert list(measured[measure].by_second()) == [2]  # of the intended time
+        assert [second for second, _ in measured[measure].by_window()] == [2]  # of the intended time
     assert desk.tallies.offered[2] == desk.tallies.sent[2] == 1
     assert desk.tallies.answered[5, Status.OK] == 1
     assert desk.tallies.settled_ns[0] == answered
@@ -400,8 +401,8 @@ def test_answers_may_come_in_any_order_over_more_seconds_than_are_resident() -> 
     desk.dispatcher.settle(answers_to(out[shuffled]), 27 * S)
     measured = desk.recorder.finish()
     for sparse in measured:
-        assert {second: h.total for second, h in sparse.by_second().items()} == dict.fromkeys(range(25), 10)
-    for second, histogram in measured.response.by_second().items():
+        assert {second: h.total for second, h in sparse.by_window()} == dict.fromkeys(range(25), 10)
+    for second, histogram in measured.response.by_window():
         assert found(histogram) == [(int(index_of((27 - second) * S)), 10)]
 
 

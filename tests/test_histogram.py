@@ -16,7 +16,7 @@ from simulator.measure.histogram import (
     HIGHEST_NS,
     LOWEST_NS,
     Histogram,
-    SecondHistograms,
+    WindowHistograms,
     count_one,
     highest_equivalent_ns,
     index_of,
@@ -158,7 +158,7 @@ values_at = st.lists(
 )
 
 
-def record(kept: SecondHistograms, second: int, kind: int, node: int, value: int) -> None:
+def record(kept: WindowHistograms, second: int, kind: int, node: int, value: int) -> None:
     if kept.slots[second] < 0:
         kept.admit(second)
     kept.dense[kept.slots[second], kind, node, index_of(value)] += 1
@@ -177,7 +177,7 @@ def buckets_of(values: list[tuple[int, int, int, int]]) -> Counter[int]:
 def test_sums_over_seconds_kinds_and_nodes_are_a_direct_count_in_whatever_order_seconds_come(
     values: list[tuple[int, int, int, int]], resident: int
 ) -> None:
-    kept = SecondHistograms(SECONDS, KINDS, NODES, resident)
+    kept = WindowHistograms(SECONDS, KINDS, NODES, resident)
     for value in values:
         record(kept, *value)
     sparse = kept.finish()
@@ -186,7 +186,11 @@ def test_sums_over_seconds_kinds_and_nodes_are_a_direct_count_in_whatever_order_
         assert counted(sparse.by_kind(kind)) == buckets_of([v for v in values if v[1] == kind])
     for node in range(NODES):
         assert counted(sparse.by_node(node)) == buckets_of([v for v in values if v[2] == node])
-    by_second = sparse.by_second()
+    by_second = dict(sparse.by_window())
+    found = sparse.percentiles_by_window([0, 50, 99.9, 100])
+    for second in range(SECONDS):
+        whole = by_second.get(second, Histogram())
+        assert found[second].tolist() == [-1 if p is None else p for p in map(whole.percentile_ns, (0, 50, 99.9, 100))]
     assert sorted(by_second) == sorted({second for second, _, _, _ in values})
     for second, histogram in by_second.items():
         assert counted(histogram) == buckets_of([v for v in values if v[0] == second])
@@ -197,7 +201,7 @@ def test_sums_over_seconds_kinds_and_nodes_are_a_direct_count_in_whatever_order_
 def test_a_resident_second_can_be_read_and_a_retired_one_is_no_longer_written_to(
     values: list[tuple[int, int, int, int]],
 ) -> None:
-    kept = SecondHistograms(SECONDS, KINDS, NODES, resident=2)
+    kept = WindowHistograms(SECONDS, KINDS, NODES, resident=2)
     since_admitted: dict[int, list[tuple[int, int, int, int]]] = {}
     order: list[int] = []
     for value in values:
@@ -210,18 +214,18 @@ def test_a_resident_second_can_be_read_and_a_retired_one_is_no_longer_written_to
         since_admitted[value[0]].append(value)
         for second in range(SECONDS):
             assert (kept.slots[second] >= 0) == (second in order)
-            assert counted(kept.of_second(second)) == buckets_of(since_admitted.get(second, []))
+            assert counted(kept.of_window(second)) == buckets_of(since_admitted.get(second, []))
 
 
 def test_nothing_recorded_is_nothing_found() -> None:
-    sparse = SecondHistograms(SECONDS, KINDS, NODES).finish()
+    sparse = WindowHistograms(SECONDS, KINDS, NODES).finish()
     assert sparse.total().total == sparse.by_kind(0).total == sparse.by_node(1).total == 0
-    assert sparse.by_second() == {}
+    assert dict(sparse.by_window()) == {}
 
 
 def test_memory_does_not_grow_with_the_number_of_values() -> None:
     def kept_bytes(rounds: int) -> int:
-        kept = SecondHistograms(SECONDS, KINDS, NODES, resident=2)
+        kept = WindowHistograms(SECONDS, KINDS, NODES, resident=2)
         for _ in range(rounds):
             for value in range(100):
                 record(kept, 3, 0, 0, value)

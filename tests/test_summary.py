@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from simulator.errors import Exit
+from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import record_all
 from simulator.measure.recorder import LAG, RESPONSE, SERVICE, Recorder, Tallies, open_tallies
 from simulator.measure.validity import Validity
@@ -33,7 +34,7 @@ WRONGS: tuple[tuple[str, Exit], ...] = (
 @pytest.fixture
 def tallies() -> Tallies:
     """Three seconds, two nodes: 100, 80 and 60 ok, besides ten of every other end in the second one."""
-    made = open_tallies(SECONDS, NODES, SHARDS)
+    made = open_tallies(seconds_grid(SECONDS), NODES, SHARDS)
     made.answered[:3, Status.OK] = (100, 80, 60)
     payments = made.by_kind[Kind.PAYMENT - 1]
     payments[Status.OK] = 240
@@ -143,7 +144,9 @@ def test_a_summary_is_json_and_its_sums_agree(tallies: Tallies) -> None:
 
 
 def test_a_run_of_nothing_has_a_summary_without_numbers_that_nobody_measured() -> None:
-    summary = json.loads(json.dumps(summarise(results(open_tallies(SECONDS, NODES, SHARDS))), allow_nan=False))
+    summary = json.loads(
+        json.dumps(summarise(results(open_tallies(seconds_grid(SECONDS), NODES, SHARDS))), allow_nan=False)
+    )
     assert summary["counts"]["offered"] == 0
     assert set(summary["response_time_ms"].values()) == {None}
     assert summary["balancer"]["imbalance_max_over_mean"] is None
@@ -208,7 +211,7 @@ def test_every_metric_that_a_threshold_can_name_is_observed(tallies: Tallies) ->
 
 
 def test_a_run_without_traffic_meets_no_threshold_but_a_count() -> None:
-    observe = Observations(open_tallies(SECONDS, NODES, SHARDS), 3.0, None)
+    observe = Observations(open_tallies(seconds_grid(SECONDS), NODES, SHARDS), 3.0, None)
     for metric, aggregates in METRICS.items():
         for aggregate in set(aggregates) - {"count"}:
             if metric != "throughput":

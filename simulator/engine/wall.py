@@ -193,7 +193,7 @@ class WallEngine:
         cpu = time.process_time_ns()
         self._tallies.cpu_ns[self._second] = cpu - self._cpu_ns
         self._cpu_ns = cpu
-        histogram = self._recorder.response_of_second(self._second)
+        histogram = self._recorder.response_of_window(self._second)
         if histogram.total:
             for i, percent in enumerate((50.0, 99.0, 99.9)):
                 self._tallies.last_second_ns[i] = histogram.percentile_ns(percent) or 0

@@ -16,6 +16,8 @@ import numpy as np
 from simulator.kernel import inlined, kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
 LOWEST_NS = 1
@@ -159,60 +161,60 @@ def _gather(counts: NDArray[np.uint32], buckets: NDArray[np.uint32], found: NDAr
     return pairs
 
 
-class SecondHistograms:
-    """Histograms per second × kind × node, in memory that does not grow with the number of values.
+class WindowHistograms:
+    """Histograms per window × kind × node, in memory that does not grow with the number of values.
 
-    The last `resident` seconds that were written to are dense (uint32, pages are touched only where values fall); a second
+    The last `resident` windows that were written to are dense (uint32, pages are touched only where values fall); a window
     that makes room for another is kept as (cell, bucket, count) triples. `dense[slot, kind, node, bucket]` is what kernels
-    write to, `slots[second]` tells where (-1: call `admit` first).
+    write to, `slots[window]` tells where (-1: call `admit` first). A window may be admitted again after it has been retired.
     """
 
-    def __init__(self, seconds: int, kinds: int, nodes: int, resident: int = 4) -> None:
+    def __init__(self, windows: int, kinds: int, nodes: int, resident: int = 4) -> None:
         self.kinds = kinds
         self.nodes = nodes
         self.dense = np.zeros((resident, kinds, nodes, COUNTS), np.uint32)
-        self.slots = np.full(seconds, -1, np.int64)
-        self._seconds = [-1] * resident
+        self.slots = np.full(windows, -1, np.int64)
+        self._windows = [-1] * resident
         self._turn = 0
         self._cells: list[NDArray[np.uint32]] = []
         self._buckets: list[NDArray[np.uint32]] = []
         self._counts: list[NDArray[np.uint32]] = []
         self._scratch = (np.zeros(COUNTS, np.uint32), np.zeros(COUNTS, np.uint32))
 
-    def admit(self, second: int) -> None:
-        """Makes a second dense, in place of the one that has been so for longest."""
+    def admit(self, window: int) -> None:
+        """Makes a window dense, in place of the one that has been so for longest."""
         slot = self._turn
-        self._turn = (self._turn + 1) % len(self._seconds)
+        self._turn = (self._turn + 1) % len(self._windows)
         self._retire(slot)
-        self._seconds[slot] = second
-        self.slots[second] = slot
+        self._windows[slot] = window
+        self.slots[window] = slot
 
     def _retire(self, slot: int) -> None:
-        second = self._seconds[slot]
-        if second < 0:
+        window = self._windows[slot]
+        if window < 0:
             return
-        self.slots[second] = -1
-        self._seconds[slot] = -1
+        self.slots[window] = -1
+        self._windows[slot] = -1
         buckets, found = self._scratch
         for kind in range(self.kinds):
             for node in range(self.nodes):
                 pairs = _gather(self.dense[slot, kind, node], buckets, found)
                 if pairs:
-                    cell = (second * self.kinds + kind) * self.nodes + node
+                    cell = (window * self.kinds + kind) * self.nodes + node
                     self._cells.append(np.full(pairs, cell, np.uint32))
                     self._buckets.append(buckets[:pairs].copy())
                     self._counts.append(found[:pairs].copy())
 
-    def of_second(self, second: int) -> Histogram:
-        """All kinds and nodes of a second that is still dense; empty otherwise."""
-        slot = self.slots[second]
+    def of_window(self, window: int) -> Histogram:
+        """All kinds and nodes of a window that is still dense; empty otherwise."""
+        slot = self.slots[window]
         if slot < 0:
             return Histogram()
         return Histogram(self.dense[slot].sum(axis=(0, 1), dtype=np.int64))
 
     def finish(self) -> SparseHistograms:
         """Everything recorded, as triples."""
-        for slot in range(len(self._seconds)):
+        for slot in range(len(self._windows)):
             self._retire(slot)
         none = [np.zeros(0, np.uint32)]
         return SparseHistograms(
@@ -224,39 +226,52 @@ class SecondHistograms:
 
 @dataclass(frozen=True)
 class SparseHistograms:
-    """The recorded (second × kind × node) histograms as triples: `cells`, `buckets`, `counts` are uint32 of one length."""
+    """The recorded (window × kind × node) histograms as triples: `cells`, `buckets`, `counts` are uint32 of one length."""
 
-    seconds: int
+    windows: int
     kinds: int
     nodes: int
     cells: NDArray[np.uint32]
     buckets: NDArray[np.uint32]
     counts: NDArray[np.uint32]
 
-    def _where(self, mask: NDArray[np.bool_] | slice) -> Histogram:
+    def _where(self, mask: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Histogram:
         # Counts stay exact as float64 weights: a cell's total is far below 2⁵³.
         counts = np.bincount(self.buckets[mask], self.counts[mask], COUNTS)
         return Histogram(counts.astype(np.int64))
 
     def total(self) -> Histogram:
-        """All seconds, kinds and nodes together."""
+        """All windows, kinds and nodes together."""
         return self._where(slice(None))
 
     def by_kind(self, kind: int) -> Histogram:
-        """One kind (position, not the enum's value), all seconds and nodes."""
+        """One kind (position, not the enum's value), all windows and nodes."""
         return self._where(self.cells // self.nodes % self.kinds == kind)
 
     def by_node(self, node: int) -> Histogram:
-        """One node, all seconds and kinds."""
+        """One node, all windows and kinds."""
         return self._where(self.cells % self.nodes == node)
 
-    def by_second(self) -> dict[int, Histogram]:
-        """The seconds that have values, each over all kinds and nodes."""
-        second = self.cells // (self.kinds * self.nodes)
-        order = np.argsort(second, kind="stable")
-        found, starts = np.unique(second[order], return_index=True)
-        parts = np.split(order, starts[1:]) if len(found) else []
-        return {
-            int(s): Histogram(np.bincount(self.buckets[p], self.counts[p], COUNTS).astype(np.int64))
-            for s, p in zip(found, parts, strict=True)
-        }
+    def by_window(self) -> Iterator[tuple[int, Histogram]]:
+        """The windows that have values, in order, each over all kinds and nodes; one at a time, for one is a quarter of a MB."""
+        window = self.cells // (self.kinds * self.nodes)
+        order = np.argsort(window, kind="stable")
+        found, starts = np.unique(window[order], return_index=True)
+        for w, part in zip(found, np.split(order, starts[1:]) if len(found) else [], strict=True):
+            yield int(w), self._where(part)
+
+    def percentiles_by_window(self, percents: Sequence[float]) -> NDArray[np.int64]:
+        """(windows, len(percents)) ns, as `Histogram.percentile_ns` has them, over all kinds and nodes; -1 where nothing is."""
+        window = (self.cells // (self.kinds * self.nodes)).astype(np.int64)
+        order = np.lexsort((self.buckets, window))
+        counts = np.cumsum(self.counts[order], dtype=np.int64)
+        edges = np.searchsorted(window[order], np.arange(self.windows + 1))
+        before = np.concatenate([[0], counts])[edges]
+        totals = np.diff(before)
+        found = np.full((self.windows, len(percents)), -1, np.int64)
+        some = totals > 0
+        for column, percent in enumerate(percents):
+            ranks = np.maximum(1, (percent / 100 * totals[some] + 0.5).astype(np.int64))
+            at = np.searchsorted(counts, before[:-1][some] + ranks)
+            found[some, column] = _VALUES[self.buckets[order[at]]]
+        return found

@@ -1,9 +1,9 @@
-"""What is measured while a run goes on: tallies per second in shared memory, and histograms per second × kind × node.
+"""What is measured while a run goes on: tallies per window in shared memory, and histograms per window × kind × node.
 
 The tallies are shared so that the process with the terminal reads them while the dispatcher writes; each word has one writer
-and a reader that is a moment behind does no harm. A second is counted from the start of the run. Latency and `offered`
-belong to the second of the *intended* time, `sent` to that of the fired time, everything about answers to that of the answer:
-bucketing throughput by intended time would inflate it under saturation.
+and a reader that is a moment behind does no harm. Windows (`measure.grid`) are counted from the start of the run; on the wall
+clock each is a second. Latency and `offered` belong to the window of the *intended* time, `sent` to that of the fired time,
+everything about answers to that of the answer: bucketing throughput by intended time would inflate it under saturation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from simulator.kernel import inlined
-from simulator.measure.histogram import COUNTS, Histogram, SecondHistograms, SparseHistograms, index_of
+from simulator.measure.histogram import COUNTS, Histogram, SparseHistograms, WindowHistograms, index_of
 from simulator.shard.layout import shared_array
 from simulator.transaction import Kind, Reason, Status
 
@@ -41,8 +41,9 @@ assert HISTORY.itemsize == 24, HISTORY.itemsize  # noqa: PLR2004, S101  an on-di
 
 
 class Tallies(NamedTuple):
-    """Counts that kernels write; `T` seconds, `N` nodes, `S` shards. All int64 and in shared memory."""
+    """Counts that kernels write; `T` windows, `N` nodes, `S` shards. All int64 and in shared memory."""
 
+    grid_ns: NDArray[np.int64]  # (T + 1,) the edges of the windows, see measure.grid
     offered: NDArray[np.int64]  # (T,)
     sent: NDArray[np.int64]  # (T,)
     answered: NDArray[np.int64]  # (T, STATUSES)
@@ -60,25 +61,28 @@ class Tallies(NamedTuple):
     totals: NDArray[np.int64]  # (3, COUNTS) response, service, lag of the whole run
     stray: NDArray[np.int64]  # (1,) answers to nothing that was in flight
     settled_ns: NDArray[np.int64]  # (1,) when the last transaction was settled
-    cpu_ns: NDArray[np.int64]  # (T,) CPU time that the dispatching process used in each second
+    cpu_ns: NDArray[np.int64]  # (T,) CPU time that the dispatching process used in each window
     last_second_ns: NDArray[
         np.int64
     ]  # (4,) p50, p99, p99.9 of `response_time` of a second, and one more than its number
 
 
-def open_tallies(seconds: int, nodes: int, shards: int) -> Tallies:
-    """Zeroed tallies for a run of at most `seconds`, drain included."""
+def open_tallies(grid_ns: NDArray[np.int64], nodes: int, shards: int) -> Tallies:
+    """Zeroed tallies for a run counted in the windows between these edges, drain included."""
+    windows = len(grid_ns) - 1
 
     def area(*shape: int) -> NDArray[np.int64]:
         return shared_array(int(np.prod(shape)), np.int64).reshape(shape)
 
+    edges = area(windows + 1)
+    edges[:] = grid_ns
     return Tallies(
-        offered=area(seconds), sent=area(seconds), answered=area(seconds, STATUSES), offered_minor=area(seconds),
-        settled_minor=area(seconds), node_sent=area(seconds, nodes), shard_ok=area(seconds, shards),
-        in_flight_top=area(seconds), by_kind=area(KINDS, STATUSES), by_reason=area(STATUSES, REASONS),
+        grid_ns=edges, offered=area(windows), sent=area(windows), answered=area(windows, STATUSES), offered_minor=area(windows),
+        settled_minor=area(windows), node_sent=area(windows, nodes), shard_ok=area(windows, shards),
+        in_flight_top=area(windows), by_kind=area(KINDS, STATUSES), by_reason=area(STATUSES, REASONS),
         in_flight=area(nodes), in_flight_max=area(nodes), shard_in_flight=area(shards), shard_in_flight_max=area(shards),
         totals=area(3, COUNTS), stray=area(1), settled_ns=area(1),
-        cpu_ns=area(seconds), last_second_ns=area(4),
+        cpu_ns=area(windows), last_second_ns=area(4),
     )  # fmt: skip
 
 
@@ -86,17 +90,17 @@ RESPONSE, SERVICE, LAG = 0, 1, 2
 
 
 class Dense(NamedTuple):
-    """The resident seconds of the three `SecondHistograms`, for kernels."""
+    """The resident windows of the three `WindowHistograms`, for kernels."""
 
     response: NDArray[np.uint32]  # (slot, kind, node, bucket)
     service: NDArray[np.uint32]
     lag: NDArray[np.uint32]
-    slots: NDArray[np.int64]  # (T,) the slot of a second; -1: admit it first. The same for all three.
+    slots: NDArray[np.int64]  # (T,) the slot of a window; -1: admit it first. The same for all three.
 
 
 @inlined
 def second_of(time_ns: int, seconds: int) -> int:
-    """The second a time belongs to; what comes after the last counts as the last."""
+    """The window a time belongs to where windows are seconds (the wall clock); what comes after the last counts as the last."""
     return min(max(time_ns, 0) // 1_000_000_000, seconds - 1)
 
 
@@ -110,7 +114,7 @@ def note(
     node: int,
     value_ns: int,
 ) -> None:
-    """Counts one time in its second's histogram and in the run's."""
+    """Counts one time in its window's histogram and in the run's."""
     bucket = index_of(value_ns)
     histograms[slot, kind - 1, node, bucket] += 1
     totals[measure, bucket] += 1
@@ -125,21 +129,21 @@ class Measured(NamedTuple):
 
 
 class Recorder:
-    """Owns the histograms per second; keeps the three in step, so that one `slots` array serves all."""
+    """Owns the histograms per window; keeps the three in step, so that one `slots` array serves all."""
 
-    def __init__(self, seconds: int, nodes: int) -> None:
-        self._all = tuple(SecondHistograms(seconds, KINDS, nodes, resident=8) for _ in range(3))
+    def __init__(self, windows: int, nodes: int) -> None:
+        self._all = tuple(WindowHistograms(windows, KINDS, nodes, resident=8) for _ in range(3))
         response, service, lag = self._all
         self.dense = Dense(response.dense, service.dense, lag.dense, response.slots)
 
-    def admit(self, second: int) -> None:
-        """Makes a second resident; kernels ask for it by stopping at the first transaction that needs it."""
+    def admit(self, window: int) -> None:
+        """Makes a window resident; kernels ask for it by stopping at the first transaction that needs it."""
         for histograms in self._all:
-            histograms.admit(second)
+            histograms.admit(window)
 
-    def response_of_second(self, second: int) -> Histogram:
-        """Response times of a resident second."""
-        return self._all[RESPONSE].of_second(second)
+    def response_of_window(self, window: int) -> Histogram:
+        """Response times of a resident window."""
+        return self._all[RESPONSE].of_window(window)
 
     def finish(self) -> Measured:
         """Everything recorded."""

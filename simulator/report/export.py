@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
+from simulator.measure.grid import lengths_s, starts_s
 from simulator.measure.histogram import COUNTS, DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
     from simulator.measure.recorder import Measured
 
@@ -37,7 +40,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_series(path: Path, columns: dict[str, list[Any]]) -> None:
-    """timeseries.csv: a header row, then one row a second."""
+    """timeseries.csv: a header row, then one row a window."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -64,12 +67,13 @@ def encode(histogram: Histogram) -> str:
     return str(other.encode().decode("ascii"))
 
 
-def write_hlog(path: Path, measured: Measured, start_s: float) -> None:
-    """latency.hlog: an interval histogram for each second and measure, in nanoseconds.
+def write_hlog(path: Path, measured: Measured, grid_ns: NDArray[np.int64], start_s: float) -> None:
+    """latency.hlog: an interval histogram for each window of the grid and each measure, in nanoseconds.
 
     `start_s` is the start of the run in seconds since 1970. Interval maxima are in milliseconds, as HdrHistogram's own
     writer has them (output unit scaling ratio 1,000,000).
     """
+    starts, lengths = starts_s(grid_ns), lengths_s(grid_ns)
     lines = [
         "#[Histogram log format version 1.3]",
         f"#[StartTime: {start_s:.3f} (seconds since epoch)]",
@@ -79,9 +83,10 @@ def write_hlog(path: Path, measured: Measured, start_s: float) -> None:
     for tag, sparse in (
         ("response_time", measured.response), ("service_time", measured.service), ("schedule_lag", measured.lag),
     ):  # fmt: skip
-        for second, histogram in sparse.by_second().items():
+        for window, histogram in sparse.by_window():
             longest = (histogram.max_ns or 0) / 1e6
-            lines.append(f"Tag={tag},{second:.3f},1.000,{longest:.6f},{encode(histogram)}")
+            times = f"{starts[window]:.3f},{lengths[window]:.3f}"
+            lines.append(f"Tag={tag},{times},{longest:.6f},{encode(histogram)}")
     write_text(path, "\n".join(lines) + "\n")
 
 

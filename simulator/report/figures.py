@@ -72,7 +72,7 @@ def _without_the_last_moment(columns: Columns) -> Columns:
 
     They are the few milliseconds of a drain; as points of a line they would read as a collapse.
     """
-    offered, completed = columns.get("offered", []), columns.get("completed", [])
+    offered, completed = _per_second(columns, "offered"), _per_second(columns, "completed")
     if not offered or not completed:
         return columns
     most = max((value or 0 for value in completed), default=0)
@@ -102,8 +102,23 @@ def _line(columns: Columns, column: str, label: str, style: str) -> Series:
     return Series(label, style, x, y)
 
 
+def _rate_line(columns: Columns, column: str, label: str, style: str) -> Series:
+    """A line of what is counted in each window, per second."""
+    return _line(
+        {**columns, column: _per_second(columns, column)} if column in columns else columns, column, label, style
+    )
+
+
+def _per_second(columns: Columns, column: str) -> list[Cell]:
+    """Counts of windows as rates; a row without its length is a second's."""
+    counts, lengths = columns.get(column, []), columns.get("window_s")
+    if lengths is None:
+        return counts
+    return [None if n is None else n / length if length else n for n, length in zip(counts, lengths, strict=False)]
+
+
 def _seconds(columns: Columns) -> list[float]:
-    # A row without its second cannot be placed; its neighbours' distance is always one.
+    # A row without its second cannot be placed; its neighbours' distance is a second where nothing else is said.
     return [float(at if second is None else second) for at, second in enumerate(columns.get("second", []))]
 
 
@@ -117,10 +132,10 @@ def _rate(run: RunFolder) -> Figure:
         x_title=TIME,
         y_title="transactions per second",
         series=[
-            _line(run.series, "target", "target curve", "target"),
-            _line(run.series, "offered", "offered", "offered"),
-            _line(run.series, "sent", "sent", "sent"),
-            _line(run.series, "completed", "completed", "completed"),
+            _rate_line(run.series, "target", "target curve", "target"),
+            _rate_line(run.series, "offered", "offered", "offered"),
+            _rate_line(run.series, "sent", "sent", "sent"),
+            _rate_line(run.series, "completed", "completed", "completed"),
         ],
     )
 
@@ -176,6 +191,8 @@ def _in_flight(run: RunFolder) -> Figure:
 
 
 def _shares(run: RunFolder) -> Figure:
+    if "node_mean_sent" in run.series:
+        return _extremes(run)
     found = (re.fullmatch(r"node(\d+)_sent", name) for name in run.series)
     nodes = sorted(int(match[1]) for match in found if match)
     seconds = _seconds(run.series)
@@ -201,6 +218,24 @@ def _shares(run: RunFolder) -> Figure:
         x_title=TIME,
         y_title="share of transactions sent (%)",
         series=series,
+    )
+
+
+def _extremes(run: RunFolder) -> Figure:
+    """Of more nodes than colours or columns: the busiest, the average and the least busy one."""
+    return Figure(
+        key="shares",
+        title="Load on the busiest, the average and the least busy node",
+        reading="Lines that lie close together mean an even spread. The busiest node pulling away from the average is "
+        "where queues grow first; the least busy one at nought is a node that is avoided or lost.",
+        kind="time",
+        x_title=TIME,
+        y_title="transactions sent per second",
+        series=[
+            _rate_line(run.series, "node_max_sent", "busiest", "p99"),
+            _rate_line(run.series, "node_mean_sent", "average", "offered"),
+            _rate_line(run.series, "node_min_sent", "least busy", "max"),
+        ],
     )
 
 
@@ -234,8 +269,8 @@ def _value(run: RunFolder) -> Figure:
         x_title=TIME,
         y_title=f"{wording.plain(currency)} per second",
         series=[
-            _major(_line(run.series, "offered_minor", "offered", "offered")),
-            _major(_line(run.series, "settled_minor", "settled", "completed")),
+            _major(_rate_line(run.series, "offered_minor", "offered", "offered")),
+            _major(_rate_line(run.series, "settled_minor", "settled", "completed")),
         ],
     )
 

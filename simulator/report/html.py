@@ -115,13 +115,23 @@ def _embedded(data: dict[str, Any]) -> Markup:
 
 
 def _data(run: RunFolder, charts: list[Figure]) -> dict[str, Any]:
-    seconds = [second for second in run.series.get("second", []) if second is not None]
+    ends = [
+        start + (length or 0)
+        for start, length in zip(run.series.get("second", []), _lengths(run), strict=False)
+        if start is not None
+    ]
     timed = [(number(event.get("t_s")), plain(event.get("event", "event"))) for event in run.events]
     return {
         "charts": [chart.data() for chart in charts if not chart.empty],
         "events": [{"t": t, "label": label} for t, label in timed if t is not None][:LINES_MAX],
-        "span": [0, max(seconds, default=0) + 1],
+        "span": [0, max(ends, default=1)],
+        "fine": any((length or 1) < 1 for length in _lengths(run)),
     }
+
+
+def _lengths(run: RunFolder) -> Sequence[float | None]:
+    """The length of each window of the series; a second where it does not say."""
+    return run.series.get("window_s") or [1] * len(run.series.get("second", []))
 
 
 def _words(run: RunFolder) -> dict[str, Any]:

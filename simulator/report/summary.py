@@ -9,6 +9,7 @@ import numpy as np
 
 from simulator.balancer.behaviour import spread
 from simulator.errors import Exit
+from simulator.measure import grid
 from simulator.measure.histogram import Histogram
 from simulator.report.thresholds import Judgement, judge
 from simulator.transaction import Kind, Reason, Status
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from simulator.measure.validity import Validity
     from simulator.scenario.threshold import Threshold
 
+NODE_COLUMNS, SHARD_COLUMNS = 64, 256  # in timeseries.csv; the built-in platform never has more
 PERCENTILES = (("p50", 50.0), ("p90", 90.0), ("p95", 95.0), ("p99", 99.0), ("p99.9", 99.9))
 _COUNTED = (Status.OK, Status.REJECTED, Status.FAILED, Status.UNKNOWN, Status.DROPPED)
 
@@ -106,12 +108,13 @@ class Observations:
         return count / self._counts["offered"] if self._counts["offered"] else None
 
     def _throughput(self, aggregate: str) -> float | None:
-        """Answers `ok` per second: of the whole run, or of its worst full second."""
+        """Answers `ok` per second: of the whole run, or of its worst full second (or longer window)."""
         ok = self._tallies.answered[:, Status.OK]
-        full = int(self._duration_s)
         if aggregate == "mean":
             return float(ok.sum()) / self._duration_s if self._duration_s else None
-        return float(ok[:full].min()) if full else None
+        edges = self._tallies.grid_ns
+        rates = grid.per_second(edges, ok, grid.windows_until(edges, int(self._duration_s * grid.NS_PER_S)))
+        return float(rates.min()) if len(rates) else None
 
 
 def judge_thresholds(results: Results) -> list[Judgement]:
@@ -185,7 +188,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "rates": {
             "offered_per_s": round(counts["offered"] / duration, 3),
             "completed_per_s": round(completed / max(duration, int(tallies.settled_ns[0]) / 1e9), 3),
-            "peak_offered_per_s": int(tallies.offered.max(initial=0)),
+            "peak_offered_per_s": _peak(tallies),
         },
         "value": {
             "offered_minor": int(tallies.offered_minor.sum()),
@@ -251,14 +254,33 @@ def summarise(results: Results) -> dict[str, Any]:
     }
 
 
-def series_columns(results: Results, target: Any) -> dict[str, list[Any]]:  # noqa: ANN401  a float array, one entry a second
-    """The columns of timeseries.csv, one row a second, from the start to the second of the last answer."""
+def _peak(tallies: Tallies) -> int | float:
+    """Offered in the busiest second, or per second in the busiest window if those are longer."""
+    rates = grid.per_second(tallies.grid_ns, tallies.offered, len(tallies.offered))
+    highest = float(rates.max(initial=0))
+    return int(highest) if highest.is_integer() else round(highest, 3)
+
+
+def rows_of(results: Results) -> int:
+    """How many windows a run's series has: from the start to its end and to the last answer, at least one."""
     tallies = results.tallies
-    last = max(int(np.ceil(results.duration_s)), int(tallies.settled_ns[0]) // 1_000_000_000 + 1, 1)
-    last = min(last, len(tallies.offered))
+    end_ns = max(int(np.ceil(results.duration_s * grid.NS_PER_S)), int(tallies.settled_ns[0]) + 1, 1)
+    return min(int(np.searchsorted(tallies.grid_ns, end_ns, side="left")), len(tallies.offered))
+
+
+def series_columns(results: Results, target: Any) -> dict[str, list[Any]]:  # noqa: ANN401  a float array, one entry a window
+    """The columns of timeseries.csv, one row a window, from the start to the window of the last answer.
+
+    `second` is where a window starts; `window_s`, how long it is, is left out where every one is a second. All but the
+    times are counts of the window. Beyond 64 nodes or 256 shards only the extremes and the mean of each window are given.
+    """
+    tallies = results.tallies
+    last = rows_of(results)
     answered = tallies.answered[:last]
+    uniform = grid.is_seconds(tallies.grid_ns)
     columns: dict[str, list[Any]] = {
-        "second": list(range(last)),
+        "second": list(range(last)) if uniform else grid.starts_s(tallies.grid_ns)[:last].tolist(),
+        **({} if uniform else {"window_s": grid.lengths_s(tallies.grid_ns)[:last].tolist()}),
         "target": [round(float(target[i]), 3) if i < len(target) else 0.0 for i in range(last)],
         "offered": tallies.offered[:last].tolist(),
         "sent": tallies.sent[:last].tolist(),
@@ -279,12 +301,21 @@ def series_columns(results: Results, target: Any) -> dict[str, list[Any]]:  # no
         ("lag", results.measured.lag, (("p50", 50.0), ("p99", 99.0))),
     )
     for name, sparse, percents in wanted:
-        seconds = sparse.by_second()
-        for label, percent in percents:
-            values = ((seconds[s].percentile_ns(percent) if s in seconds else None) for s in range(last))
-            columns[f"{name}_{label}_ms"] = ["" if v is None else round(v / 1e6, 6) for v in values]
-    for node in range(tallies.node_sent.shape[1]):
-        columns[f"node{node}_sent"] = tallies.node_sent[:last, node].tolist()
-    for shard in range(tallies.shard_ok.shape[1]):
-        columns[f"shard{shard}_ok"] = tallies.shard_ok[:last, shard].tolist()
+        found = sparse.percentiles_by_window([percent for _, percent in percents])
+        for column, (label, _) in enumerate(percents):
+            values = found[:last, column].tolist()
+            columns[f"{name}_{label}_ms"] = ["" if v < 0 else round(v / 1e6, 6) for v in values]
+    columns |= _each("node", "sent", tallies.node_sent[:last], NODE_COLUMNS)
+    columns |= _each("shard", "ok", tallies.shard_ok[:last], SHARD_COLUMNS)
     return columns
+
+
+def _each(noun: str, what: str, counts: Any, most: int) -> dict[str, list[Any]]:  # noqa: ANN401  (windows, nodes or shards)
+    """A column for each node or shard; of more than `most` the least, the mean and the most in each window."""
+    if counts.shape[1] <= most:
+        return {f"{noun}{at}_{what}": counts[:, at].tolist() for at in range(counts.shape[1])}
+    return {
+        f"{noun}_min_{what}": counts.min(axis=1).tolist(),
+        f"{noun}_mean_{what}": [round(x, 3) for x in counts.mean(axis=1).tolist()],
+        f"{noun}_max_{what}": counts.max(axis=1).tolist(),
+    }
