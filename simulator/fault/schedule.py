@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from simulator.scenario.faults import MOST_STRIKES
+from simulator.scenario.faults import LASTING, MOST_STRIKES, SLOW_FACTOR
 from simulator.seeds import Stream, bits, stream_key
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ class Fault(StrEnum):
     KILL = "kill"  # the process ends at once, as by `kill -9`
     POWER_LOSS = "power_loss"  # every node is killed, and what its disk had not synced is gone
     PAUSE = "pause"  # the process stands still, as by SIGSTOP, until the strike's `until_ns`
+    SLOW = "slow"  # what a node begins takes longer
+    UNIT_LOSS = "unit_loss"  # a unit with all its nodes is gone
+    DEPENDENCY = "dependency"  # the dependency is out
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +44,22 @@ class Strike:
 
     Attributes:
         at_ns: when, from the start of the run; within the run.
-        until_ns: when it is over, at the latest when the run is; None: it strikes in an instant. Only a pause has one.
+        until_ns: when it is over, at the latest when the run is; None: it strikes in an instant, as a kill or a power
+            loss does on the wall clock.
         fault: what breaks.
-        nodes: which nodes, in order: one, or for a power loss all of them.
+        nodes: which nodes, in order: one, for a power loss all of them, for a unit or the dependency none.
+        unit: the unit that is lost; None: no unit is.
+        factor: of a slow node.
+        hangs: whether a dependency that is out gives no answer at all.
     """
 
     at_ns: int
     until_ns: int | None
     fault: Fault
     nodes: tuple[int, ...]
+    unit: int | None = None
+    factor: float = 1.0
+    hangs: bool = False
 
 
 class Schedule:
@@ -63,17 +73,25 @@ class Schedule:
         nodes: how many nodes there are, at least 1.
         duration_ns: the run's length, which the scenario's faults have been checked against.
         seed: the scenario's.
+        restart_ns: how long a killed node is down where the fault does not say; None: the platform will tell.
 
     Attributes:
         strikes: all of them, sorted by `at_ns`; at the same instant in the order of the faults.
     """
 
-    def __init__(self, faults: Sequence[PlannedFault], nodes: int, duration_ns: int, seed: int) -> None:
+    def __init__(
+        self,
+        faults: Sequence[PlannedFault],
+        nodes: int,
+        duration_ns: int,
+        seed: int,
+        restart_ns: int | None = None,
+    ) -> None:
         key = stream_key(seed, Stream.FAULTS)
         strikes = [
             strike
             for index, fault in enumerate(faults)
-            for strike in _expand(fault, index * MOST_STRIKES, nodes, duration_ns, key)
+            for strike in _expand(fault, index * MOST_STRIKES, nodes, duration_ns, restart_ns, key)
         ]
         self.strikes = tuple(sorted(strikes, key=_at_ns))  # a stable sort
         self._handed_out = 0
@@ -94,7 +112,9 @@ def _at_ns(strike: Strike) -> int:
     return strike.at_ns
 
 
-def _expand(fault: PlannedFault, first: int, nodes: int, duration_ns: int, key: np.uint64) -> Iterator[Strike]:
+def _expand(
+    fault: PlannedFault, first: int, nodes: int, duration_ns: int, restart_ns: int | None, key: np.uint64
+) -> Iterator[Strike]:
     """The strikes of one fault, of which the first has number `first`."""
     kind = Fault(fault.fault)
     every_ns = fault.every or 0
@@ -104,13 +124,18 @@ def _expand(fault: PlannedFault, first: int, nodes: int, duration_ns: int, key: 
         if fault.spread is not None:
             at_ns += _below(every_ns, key, draw + 1)
         until_ns = None
-        if kind is Fault.PAUSE:
+        if fault.fault in LASTING:
             until_ns = duration_ns if fault.for_ is None else min(at_ns + fault.for_, duration_ns)
+        elif restart_ns is not None:
+            until_ns = at_ns + (restart_ns if fault.for_ is None else fault.for_)
         if kind is Fault.POWER_LOSS:
             struck = tuple(range(nodes))
+        elif kind in (Fault.UNIT_LOSS, Fault.DEPENDENCY):
+            struck = ()
         else:
             struck = (fault.node if fault.node is not None else _below(nodes, key, draw),)
-        yield Strike(at_ns, until_ns, kind, struck)
+        factor = 1.0 if kind is not Fault.SLOW else SLOW_FACTOR if fault.factor is None else fault.factor
+        yield Strike(at_ns, until_ns, kind, struck, fault.unit, factor, fault.mode == "hang")
 
 
 def _below(bound: int, key: np.uint64, index: int) -> int:

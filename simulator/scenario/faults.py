@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 MOST_STRIKES = 1_000  # of one fault: more would be a condition, not a fault
 
-_TARGET_PATTERN = r"^node\[(\*|0|[1-9][0-9]{0,3})\]$"
+_TARGET_PATTERN = r"^(node\[(\*|0|[1-9][0-9]{0,4})\]|unit\[(0|[1-9][0-9]{0,2})\])$"
+
+SLOW_FACTOR = 10.0  # of a slow node, where the fault does not say
+
+VIRTUAL_ONLY = ("slow", "unit_loss", "dependency")
+LASTING = ("pause", *VIRTUAL_ONLY)  # they take a while; the others strike in an instant (on the wall clock)
 
 
 def _fault_target(target: str) -> str:
@@ -33,25 +38,28 @@ class PlannedFault(Model):
         description="When it strikes, from the start; with every: when the first interval begins."
     )
     fault: Annotated[
-        Literal["kill", "power_loss", "pause"],
+        Literal["kill", "power_loss", "pause", "slow", "unit_loss", "dependency"],
         not_yet(
-            "latency", "bandwidth", "loss", "timeout", "reset_peer", "partition", "disk_full", "io", "cpu", "unit_loss",
-            "dependency", "retry_storm", instead="kill, power_loss or pause",
+            "latency", "bandwidth", "loss", "timeout", "reset_peer", "partition", "disk_full", "io", "cpu",
+            "retry_storm", instead="kill, power_loss or pause",
         ),
     ] = Field(
         description=(
             "kill: a node's process ends at once · pause: it stands still, then goes on · "
-            "power_loss: every node is killed, and what its disk had not synced is gone."
+            "power_loss: every node is killed, and what its disk had not synced is gone. On the virtual clock also · "
+            "slow: a node takes factor times as long · unit_loss: a unit is gone · dependency: the dependency is out."
         )
     )  # fmt: skip
     target: (
         Annotated[str, AfterValidator(_fault_target), Field(json_schema_extra={"pattern": _TARGET_PATTERN})] | None
     ) = Field(
         default=None,
-        description="node[0], node[1] …, or node[*]: a random node each time; power_loss takes every node.",
+        description="node[0], node[1] …, or node[*]: a random node each time; unit[0] … for unit_loss; the rest take none.",
     )
     for_: PositiveNs | None = Field(
-        alias="for", default=None, description="How long a pause lasts; left out: to the end of the run."
+        alias="for",
+        default=None,
+        description="How long it lasts; left out: to the end of the run. On the virtual clock also how long a kill does.",
     )
     every: PositiveNs | None = Field(default=None, description="Strikes again this long after; left out: strikes once.")
     times: Annotated[int, Field(ge=1, le=MOST_STRIKES)] | None = Field(
@@ -61,35 +69,75 @@ class PlannedFault(Model):
         default=None,
         description="random: each strike falls at random inside its own interval of every; left out: at its start.",
     )
+    factor: Annotated[float, Field(gt=1, le=1_000_000)] | None = Field(
+        default=None, description="slow: how many times as long what the node begins meanwhile takes; 10 if left out."
+    )
+    mode: Literal["error", "hang"] | None = Field(
+        default=None,
+        description="dependency: error: it says so at once, the default · hang: no answer while it is out.",
+    )
 
     @model_validator(mode="after")
     def _is_one_fault(self) -> Self:
-        refuse([*self._target_problems(), *self._repeat_problems()])
+        refuse([*self._target_problems(), *self._parameter_problems(), *self._repeat_problems()])
         return self
 
     def _target_problems(self) -> Iterable[Problem]:
         if self.fault == "power_loss":
             if self.node is not None:
                 yield ("target",), "power_loss takes every node at once; write 'node[*]', or leave target out"
+        elif self.fault == "dependency":
+            if self.target is not None:
+                yield ("target",), "there is one dependency; leave target out"
+        elif self.fault == "unit_loss":
+            if self.unit is None:
+                yield ("target",), "is missing; unit_loss takes one unit: write 'unit[0]'"
         elif self.target is None:
             yield ("target",), f"is missing; {self.fault} strikes one node: write 'node[0]', or 'node[*]' for any"
+        elif self.unit is not None:
+            yield ("target",), f"{self.fault} strikes a node; write 'node[0]', or 'node[*]' for any"
+
+    def _parameter_problems(self) -> Iterable[Problem]:
+        if self.factor is not None and self.fault != "slow":
+            yield ("factor",), f"is of no use to {self.fault}; only slow takes it"
+        if self.mode is not None and self.fault != "dependency":
+            yield ("mode",), f"is of no use to {self.fault}; only dependency takes it"
 
     def _repeat_problems(self) -> Iterable[Problem]:
-        if self.for_ is not None and self.fault != "pause":
-            yield ("for",), f"{self.fault} strikes in an instant and takes no duration; leave for out"
         if self.every is None:
             for key in ("times", "spread"):
                 if getattr(self, key) is not None:
                     yield (key,), "is of no use to a fault that strikes once; write every too, for example every: 5s"
-        elif self.fault == "pause" and (self.for_ is None or self.for_ > self.every):
+        elif (self.fault in LASTING and self.for_ is None) or (self.for_ or 0) > self.every:
             lasting = "to the end" if self.for_ is None else f"of {format_duration(self.for_)}"
-            every = format_duration(self.every)
-            yield ("for",), f"pauses {lasting} every {every} would overlap; write at most {every}"
+            every, noun = format_duration(self.every), "pauses" if self.fault == "pause" else f"{self.fault} faults"
+            yield ("for",), f"{noun} {lasting} every {every} would overlap; write at most {every}"
+
+    def problems_on(self, clock: str) -> Iterable[Problem]:
+        """What is wrong with it on this clock."""
+        if clock == "virtual":
+            return
+        if self.fault in VIRTUAL_ONLY:
+            yield (
+                ("fault",),
+                f"{self.fault!r} happens on the virtual clock only; write clock: virtual, or another fault",
+            )
+        elif self.for_ is not None and self.fault != "pause":
+            yield ("for",), f"{self.fault} strikes in an instant and takes no duration; leave for out"
 
     @property
     def node(self) -> int | None:
         """The node that is struck; None: a random one each time (power_loss: all)."""
-        return None if self.target in (None, "node[*]") else int(str(self.target)[len("node[") : -1])
+        return self._index_of("node")
+
+    @property
+    def unit(self) -> int | None:
+        """The unit that is lost; None: this is no loss of a unit."""
+        return self._index_of("unit")
+
+    def _index_of(self, noun: str) -> int | None:
+        target = str(self.target)
+        return int(target[5:-1]) if target.startswith(f"{noun}[") and target != "node[*]" else None
 
     def strikes(self, duration_ns: int) -> int:
         """How often it strikes in a run of this length; repeated without `times`, as often as lies within the run."""

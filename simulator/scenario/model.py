@@ -21,7 +21,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from simulator.arrivals.curves import CURVES
 from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, Problem, refuse
+from simulator.scenario.client import Client
 from simulator.scenario.faults import PlannedFault  # noqa: TC001  pydantic reads the annotation
+from simulator.scenario.fleet import Platform, embedded_model
 from simulator.scenario.load import CurveRate, Load, StagedRate
 from simulator.scenario.platform import Backend, Balancer, Dispatcher, Embedded
 from simulator.scenario.spelling import known_words
@@ -100,6 +102,11 @@ class Scenario(Model):
     )
     load: Load = Field(description="What is sent: when, by whom, to whom, how much.")
     backend: Backend = Field(default=Backend(embedded=Embedded()), description="What it is sent to.")
+    platform: Platform | None = Field(
+        default=None,
+        description="What the virtual clock simulates in place of the backend; left out: a model of the embedded one.",
+    )
+    client: Client = Field(default=Client(), description="What clients do about late answers, on the virtual clock.")
     balancer: Balancer = Field(default=Balancer(), description="How the node is picked.")
     dispatcher: Dispatcher = Field(default=Dispatcher(), description="How transactions are released.")
     faults: tuple[PlannedFault, ...] = Field(
@@ -224,24 +231,43 @@ class Scenario(Model):
 
     def _fault_problems(self) -> Iterable[Problem]:
         embedded = self.backend.embedded
-        if embedded is None:
+        if self.clock == "wall" and embedded is None:
             if self.faults:
                 message = (
                     f"only the embedded platform's nodes can be struck, and this run's backend is {self.backend.name}"
                 )
                 yield ("faults",), f"{message}; write backend: {{embedded: {{nodes: 2}}}}, or leave faults out"
             return
-        last = embedded.nodes - 1
+        fleet = self.fleet
+        nodes = fleet.nodes if self.clock == "virtual" or embedded is None else embedded.nodes
         for index, fault in enumerate(self.faults):
-            if fault.node is not None and fault.node > last:
-                known = f"the last of {embedded.nodes} is node[{last}]" if last else "the only one is node[0]"
+            for place, message in fault.problems_on(self.clock):
+                yield ("faults", index, *place), message
+            if fault.node is not None and fault.node >= nodes:
+                known = f"the last of {nodes} is node[{nodes - 1}]" if nodes > 1 else "the only one is node[0]"
                 yield ("faults", index, "target"), f"there is no node[{fault.node}]; {known}"
+            if self.clock != "virtual":
+                continue
+            if fault.unit is not None and fault.unit >= fleet.units:
+                known = f"the last of {fleet.units} is unit[{fleet.units - 1}]"
+                known = known if fleet.units > 1 else "there is one, and it has nobody to fail over to"
+                yield ("faults", index, "target"), f"there is no unit[{fault.unit}]; {known}"
+            if fault.fault == "dependency" and fleet.dependency is None:
+                yield (
+                    ("faults", index, "fault"),
+                    "this platform has no dependency; write platform.dependency, or leave it out",
+                )
 
     def fault_problems_in(self, duration_ns: int) -> Iterable[Problem]:
         """What is wrong with the faults in a run of this length, which for a trace only its file tells."""
         for index, fault in enumerate(self.faults):
             for place, message in fault.problems_in(duration_ns):
                 yield ("faults", index, *place), message
+
+    @property
+    def fleet(self) -> Platform:
+        """What the virtual clock simulates: `platform`, or where that is left out a model of the embedded backend."""
+        return self.platform if self.platform is not None else embedded_model(self.backend.embedded)
 
     @property
     def load_length_ns(self) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from simulator.scenario.faults import LASTING, SLOW_FACTOR
 from simulator.scenario.model import Scenario
 from simulator.scenario.units import NS_PER_S, format_duration, format_money
 
@@ -135,7 +136,11 @@ def describe_fault(fault: PlannedFault, duration_ns: int) -> str:
     """What a fault does to a run of this length, in words: `kill node 1 at 2s`."""
     node = "a random node" if fault.node is None else f"node {fault.node}"
     what = "power loss of every node" if fault.fault == "power_loss" else f"{fault.fault} {node}"
-    if fault.fault == "pause":
+    if fault.fault in ("unit_loss", "dependency"):
+        what = f"loss of unit {fault.unit}" if fault.fault == "unit_loss" else "the dependency is out"
+    if fault.fault == "slow":
+        what += f" {SLOW_FACTOR if fault.factor is None else fault.factor:g} times"
+    if fault.fault in LASTING:
         what += " to the end" if fault.for_ is None else f" for {format_duration(fault.for_)}"
     start, strikes = format_duration(fault.at), fault.strikes(duration_ns)
     if fault.every is None or (strikes == 1 and not fault.spread):
