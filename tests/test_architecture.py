@@ -151,7 +151,21 @@ def test_every_place_in_the_order_is_taken() -> None:
 
 
 def test_only_the_ends_import_what_assembles_a_run() -> None:
-    assert importers_of("simulator.run", "simulator.cli") <= {"simulator.run", "simulator.cli"}
+    ends = importers_of("simulator.run", "simulator.cli")
+    assert not {module for module in ends if not within(module, "simulator.run", "simulator.cli")}
+
+
+def test_a_run_is_put_together_from_parts_that_point_one_way() -> None:
+    # What a clock makes of a scenario knows neither the other clock nor who asked.
+    below = ["folder", "interrupts", "audit", "wall", "once"]
+    named = [f"simulator.run.{name}" for name in below]
+    assert {module for module in MODULES if module.startswith("simulator.run.")} == set(named)
+    for at, module in enumerate(named):
+        assert not imports(module) & set(named[at:]), module
+    assert not imports("simulator.run.wall") & {"simulator.run.virtual"}
+
+
+def test_only_a_run_compiles_ahead() -> None:
     assert not {module for module in importers_of("simulator.warm") if not within(
         module, "simulator.run", "simulator.cli", "simulator.bench"
     )}  # fmt: skip

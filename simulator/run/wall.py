@@ -1,22 +1,16 @@
-"""One run, from a scenario to a folder of results: the only module that knows all the others."""
+"""A run on the wall clock: real processes, watched to their end, audited and summed up."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import signal
-import sys
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 
 from simulator import __version__, process
 from simulator.arrivals.build import build_rate
@@ -27,68 +21,39 @@ from simulator.balancer.policy import Policy
 from simulator.clock import WallClock
 from simulator.dispatcher import Dispatcher
 from simulator.engine.wall import Ended, Stop, WallEngine, drive
-from simulator.errors import BackendError, Exit, ScenarioError, SimError, UsageError
+from simulator.errors import BackendError, ScenarioError
 from simulator.fault.inject import Injector
 from simulator.fault.schedule import Schedule
 from simulator.measure import validity
 from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram
 from simulator.measure.recorder import HISTORY, Recorder, Tallies, open_tallies
-from simulator.report import render
-from simulator.report.export import environment, write_events, write_hlog, write_json, write_series, write_text
-from simulator.report.summary import Observations, Results, exit_code, series_columns, summarise
-from simulator.report.terminal import Phase, Snapshot, View, open_view, print_summary
+from simulator.report.export import write_events, write_hlog, write_json, write_series
+from simulator.report.summary import Observations, Results, series_columns, summarise
+from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
-from simulator.scenario.loader import dump_scenario
+from simulator.run.folder import whoever_listens
 from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.shard.layout import Durability, Shape, shared_array
 from simulator.shard.pool import Pool
 from simulator.transaction import Status
-from simulator.warm import warm
 from simulator.workload.build import build_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from datetime import datetime
     from multiprocessing.context import ForkProcess
-    from types import FrameType
 
     from numpy.typing import NDArray
 
+    from simulator.arrivals.rate import Rate
+    from simulator.run.interrupts import Interrupts
     from simulator.scenario.model import Scenario
     from simulator.scenario.platform import Embedded
 
 _START_NS = 50_000_000  # from "all ready" to the first possible arrival
 _LOOK_S = 0.25  # how often the control process looks at the run
 _RECOVERING_LOOK_S = 0.02  # the same while a node is coming back, so that its recovery is timed well
-_RESERVE_BYTES = 16 << 20  # kept free for the reports of a run that fills its disk
-_REASONS_TOLD = 10  # lines of detail that `sim audit` prints; audit.json has all
 _STOP_S = 30.0  # how long the nodes may take to settle what is between them
-
-
-class Interrupts:
-    """Ctrl-C, SIGTERM and SIGHUP: the first asks the run to drain, the second ends everything at once."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.at_once: Callable[[], None] = lambda: None  # what a second one ends first
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
-        self.count += 1
-        if self.count > 1:
-            self.at_once()
-            shown = b"\x1b[?25h\r\n" if os.isatty(2) else b""  # the live view hides the cursor
-            os.write(2, shown + b"sim: stopped at once; the run's folder is incomplete\n")
-            os._exit(Exit.INTERRUPTED)
 
 
 @dataclass
@@ -105,6 +70,7 @@ class Run:
     stop: NDArray[np.int64]
     pool: Pool | None
     backend: Backend
+    target: NDArray[np.float64]  # transactions that the rate asks for in each second
     events: list[dict[str, Any]] = field(default_factory=list)
     injector: Injector | None = None
     engine: ForkProcess | None = None
@@ -112,6 +78,7 @@ class Run:
     interrupted: bool = False
     rss_peak_bytes: int = 0
     released_s: float = 0.0
+    ended: Ended | None = None
 
     def event(self, name: str, **details: Any) -> None:  # noqa: ANN401  whatever is worth noting
         """Notes that something happened now."""
@@ -122,6 +89,17 @@ class Run:
         due = self.injector.next_ns() if self.injector else None
         longest = _RECOVERING_LOOK_S if self.pool is not None and self.pool.recovering else _LOOK_S
         return longest if due is None else min(max((due - self.clock.now_ns()) / 1e9, 0.0), longest)
+
+    def execute(self, interrupts: Interrupts, view: View) -> None:
+        """Starts everything and watches it to its end. Raises BackendError if a process that must not end does."""
+        self.ended = _execute(self, interrupts, view)
+
+    def conclude(self, view: View, *, started: datetime, began: float) -> dict[str, Any]:
+        """Audits, judges and writes the results; returns the summary. `began` is of `time.monotonic`."""
+        if self.ended is None:
+            raise RuntimeError("a run is executed before it is concluded")
+        _write_spilled(self, self.ended)
+        return _conclude(self, view, self.ended, started=started, wall_s=time.monotonic() - began)
 
     def kill(self) -> None:
         """Ends every process of the run at once."""
@@ -143,138 +121,15 @@ class Run:
         return recorder, WallEngine(dispatcher, source, self.clock, self.stop, drain_ns=scenario.dispatcher.drain)
 
 
-def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
-    """Runs a scenario and writes its folder; returns the process's exit code.
-
-    Raises UsageError for an output folder that cannot be used, ScenarioError for a scenario that needs what is not there,
-    BackendError if the platform cannot start. Then nothing is left behind.
-    """
-    began = time.monotonic()
-    _supported(scenario)
-    console = Console(highlight=False)
-    warm(None if quiet else lambda text: console.print(text, markup=False))
-    started = datetime.now(UTC)
-    folder = _new_folder(scenario, out, started)
-    with Interrupts() as interrupts:
-        with _nothing_left(folder):
-            run = _assemble(scenario, folder)
-            interrupts.at_once = run.kill
-            target = _target_per_second(scenario, run)
-            write_text(folder / "scenario.yaml", dump_scenario(scenario))
-            facts = {**environment(folder), "started_at": started.isoformat(timespec="seconds")}
-            write_json(folder / "environment.json", facts)
-            reserve = _reserve(folder)
-        with open_view(console, quiet) as view:
-            with _nothing_left(folder, run):
-                ended = _execute(run, interrupts, view)
-            os.close(reserve)
-            try:
-                _write_spilled(run, ended)
-                summary = _conclude(run, view, ended, started=started, wall_s=time.monotonic() - began, target=target)
-            except OSError as error:
-                text = f"{folder}: the results could not be written: {error.strerror}; journals and history are there"
-                raise BackendError(text) from error
-    with _whoever_listens():
-        print_summary(console, summary, folder, quiet=quiet)
-    try:
-        render(folder)
-    except (OSError, SimError) as error:
-        (folder / "report.html.part").unlink(missing_ok=True)
-        sys.stderr.write(f"sim: the report could not be written: {error}; everything else is in {folder}\n")
-    return exit_code(summary)
-
-
-@contextlib.contextmanager
-def _whoever_listens() -> Iterator[None]:
-    """Output to somebody who has gone (`| head`), or to a full disk, is no reason to end a run."""
-    try:
-        yield
-        sys.stdout.flush()
-    except (OSError, SystemExit):  # rich turns a broken pipe into the latter
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(text: str) -> None:
-    with _whoever_listens():
-        sys.stdout.write(text + "\n")
-
-
-@contextlib.contextmanager
-def _nothing_left(folder: Path, run: Run | None = None) -> Iterator[None]:
-    """If what is inside fails, neither a process nor the folder stays; an error of the disk becomes one clear line."""
-    try:
-        yield
-    except BaseException as error:
-        if run is not None:
-            run.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise BackendError(f"{folder} cannot be written: {error.strerror}; nothing of the run was kept") from error
-        raise
-
-
-def audit_run(run: Path) -> Exit:
-    """Audits a finished run again from its files, prints what was found, and returns the exit code."""
-    if not (run / "summary.json").is_file():
-        raise UsageError(f"{run} is not a run's folder: it has no summary.json")
-    found = auditor.audit_run(run).to_dict()
-    lines = [f"audit: {found['verdict']}"]
-    for name, count in found["anomalies"].items():
-        examples = ", ".join(map(str, found["examples"].get(name, [])))
-        lines.append(f"  {name}: {count}" + (f", for example {examples}" if examples else ""))
-    lines += [f"  {reason}" for reason in found["reasons"][:_REASONS_TOLD]]
-    if len(found["reasons"]) > _REASONS_TOLD:
-        lines.append(f"  … and {len(found['reasons']) - _REASONS_TOLD} more such lines")
-    lines.append("  checked " + ", ".join(f"{count:,} {what}" for what, count in found["checked"].items()))
-    if found["verdict"] == "clean":
-        lines.append("  money created or lost: 0")
-    _say("\n".join(lines))
-    return {"clean": Exit.OK, "anomalies": Exit.ANOMALIES}.get(found["verdict"], Exit.ERROR)
-
-
-# ---- before ----
-
-
-def _supported(scenario: Scenario) -> None:
-    if scenario.clock == "virtual":
-        raise ScenarioError("clock: virtual is not available yet; leave it out, or write wall")
+def supported(scenario: Scenario) -> None:
+    """Raises ScenarioError for what cannot be run on this clock."""
     if scenario.backend.http is not None:
         raise ScenarioError("backend: http cannot be run yet; embedded, noop and plug-ins can")
 
 
-def _made(folder: Path, *, again: bool) -> Path:
-    """Makes a folder; with `again` a taken name gets -2, -3 … (runs that begin in the same second)."""
-    wanted = folder
-    for number in range(2, 100):
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not again:
-                raise
-            folder = wanted.with_name(f"{wanted.name}-{number}")
-        else:
-            return folder
-    raise FileExistsError(wanted)
-
-
-def _new_folder(scenario: Scenario, out: Path | None, started: datetime) -> Path:
-    """Makes the run's folder, which must not exist: results are never overwritten."""
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in scenario.name).strip(".") or "run"
-    folder = out or Path("results") / f"{name}-{started.strftime('%Y%m%dT%H%M%SZ')}"
-    try:
-        folder = _made(folder, again=out is None)
-        (folder / "journal").mkdir()
-    except FileExistsError:
-        raise UsageError(
-            f"{folder} exists already, and results are never overwritten; name another folder with --out"
-        ) from None
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be made: {error.strerror}; name another folder with --out") from error
-    return folder
-
-
-def _assemble(scenario: Scenario, folder: Path) -> Run:
+def assemble(scenario: Scenario, folder: Path) -> Run:
     """Everything a run shares between its processes, and its backend; no process yet."""
+    (folder / "journal").mkdir()
     rate = build_rate(scenario)
     dispatcher = scenario.dispatcher
     seconds = int(np.ceil(rate.duration_s + (dispatcher.drain + dispatcher.patience) / 1e9)) + 2
@@ -290,7 +145,7 @@ def _assemble(scenario: Scenario, folder: Path) -> Run:
     tallies = open_tallies(seconds_grid(seconds), backend.nodes, len(backend.owners()))
     run = Run(
         scenario, folder, tallies, rate.duration_s, rate.total, seconds, WallClock(epoch),
-        shared_array(1, np.int64), pool, backend,
+        shared_array(1, np.int64), pool, backend, _target_per_second(rate),
     )  # fmt: skip
     if pool is not None and scenario.faults:
         schedule = Schedule(scenario.faults, pool.shape.nodes, int(rate.duration_s * 1e9), scenario.seed)
@@ -331,25 +186,10 @@ def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
     )  # fmt: skip
 
 
-def _target_per_second(scenario: Scenario, run: Run) -> NDArray[np.float64]:
+def _target_per_second(rate: Rate) -> NDArray[np.float64]:
     """What the curve asks for in each second."""
-    rate = build_rate(scenario)
-    edges = np.minimum(np.arange(int(np.ceil(run.duration_s)) + 1, dtype=np.float64), rate.duration_s)
+    edges = np.minimum(np.arange(int(np.ceil(rate.duration_s)) + 1, dtype=np.float64), rate.duration_s)
     return np.diff(rate.cumulative(edges))
-
-
-def _reserve(folder: Path) -> int:
-    """Takes disk space that is given back (by closing) before results are written, so that a full disk still gets a verdict.
-
-    The file has no name, so it goes with this process however that ends.
-    """
-    path = folder / ".reserve"
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    path.unlink()
-    with contextlib.suppress(OSError):
-        os.posix_fallocate(fd, 0, _RESERVE_BYTES)
-        os.fsync(fd)
-    return fd
 
 
 # ---- during ----
@@ -369,12 +209,12 @@ def _execute(run: Run, interrupts: Interrupts, view: View) -> Ended:
     run.clock.start(_START_NS)
     here.send("go")
     run.event("started", engine_pid=run.engine.pid, node_pids=run.pool.pids if run.pool else [])
-    while not (here.poll() or interrupts_seen(run, interrupts)):
+    while not (here.poll() or _interrupts_seen(run, interrupts)):
         _watch(run, view, "running")
         wait([here, run.engine.sentinel, *(run.pool.sentinels if run.pool else [])], run.look_s())
     run.released_s = min(run.duration_s, run.clock.now_ns() / 1e9)
     while not here.poll():
-        interrupts_seen(run, interrupts)
+        _interrupts_seen(run, interrupts)
         _watch(run, view, "draining")
         wait([here, run.engine.sentinel, *(run.pool.sentinels if run.pool else [])], run.look_s())
     ended: Ended = _receive(here, run)
@@ -390,7 +230,7 @@ def _execute(run: Run, interrupts: Interrupts, view: View) -> Ended:
     return ended
 
 
-def interrupts_seen(run: Run, interrupts: Interrupts) -> bool:
+def _interrupts_seen(run: Run, interrupts: Interrupts) -> bool:
     """Passes a first interrupt on to the engine; True once there was one, or the platform has failed."""
     if interrupts.count and not run.interrupted and run.stop[0] == Stop.RUN:
         run.interrupted = True
@@ -422,7 +262,7 @@ def _watch(run: Run, view: View, phase: Phase) -> None:
                 run.event("node_stopped", node=f.node, pid=f.pid, reason=f.reason)
     pids = [os.getpid(), *(run.pool.pids if run.pool else []), *([run.engine.pid or 0] if run.engine else [])]
     run.rss_peak_bytes = max(run.rss_peak_bytes, sum(_rss_bytes(pid) for pid in pids))
-    with _whoever_listens():
+    with whoever_listens():
         view.update(_snapshot(run, phase))
 
 
@@ -473,16 +313,14 @@ def _write_spilled(run: Run, ended: Ended) -> None:
         history.history_rest_path(run.folder).write_bytes(ended.spilled)
 
 
-def _conclude(
-    run: Run, view: View, ended: Ended, *, started: datetime, wall_s: float, target: NDArray[np.float64]
-) -> dict[str, Any]:
+def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: float) -> dict[str, Any]:
     """Audits, judges and writes everything; returns the summary."""
-    with _whoever_listens():
+    with whoever_listens():
         view.update(_snapshot(run, "auditing"))
     began = time.monotonic()
     audit = auditor.audit_run(run.folder).to_dict()
     audited_s = time.monotonic() - began
-    with _whoever_listens():
+    with whoever_listens():
         view.update(_snapshot(run, "reporting"))
     lag = Histogram(run.tallies.totals[2])
     scenario = run.scenario
@@ -511,7 +349,7 @@ def _conclude(
     summary = summarise(results)
     folder = run.folder
     write_json(folder / "audit.json", audit)
-    write_series(folder / "timeseries.csv", series_columns(results, target))
+    write_series(folder / "timeseries.csv", series_columns(results, run.target))
     write_hlog(folder / "latency.hlog", ended.measured, run.tallies.grid_ns, started.timestamp())
     write_events(folder / "events.jsonl", run.events)
     write_json(folder / "summary.json", summary)

@@ -1,0 +1,33 @@
+"""`sim audit`: the books of a finished run again, from its files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simulator.audit import auditor
+from simulator.errors import Exit, UsageError
+from simulator.run.folder import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_REASONS_TOLD = 10  # lines of detail that `sim audit` prints; audit.json has all
+
+
+def audit_run(run: Path) -> Exit:
+    """Audits a finished run again from its files, prints what was found, and returns the exit code."""
+    if not (run / "summary.json").is_file():
+        raise UsageError(f"{run} is not a run's folder: it has no summary.json")
+    found = auditor.audit_run(run).to_dict()
+    lines = [f"audit: {found['verdict']}"]
+    for name, count in found["anomalies"].items():
+        examples = ", ".join(map(str, found["examples"].get(name, [])))
+        lines.append(f"  {name}: {count}" + (f", for example {examples}" if examples else ""))
+    lines += [f"  {reason}" for reason in found["reasons"][:_REASONS_TOLD]]
+    if len(found["reasons"]) > _REASONS_TOLD:
+        lines.append(f"  … and {len(found['reasons']) - _REASONS_TOLD} more such lines")
+    lines.append("  checked " + ", ".join(f"{count:,} {what}" for what, count in found["checked"].items()))
+    if found["verdict"] == "clean":
+        lines.append("  money created or lost: 0")
+    say("\n".join(lines))
+    return {"clean": Exit.OK, "anomalies": Exit.ANOMALIES}.get(found["verdict"], Exit.ERROR)

@@ -1,0 +1,39 @@
+"""Ctrl-C and its kin: the first asks a run to end in order, the second ends everything at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Self
+
+from simulator.errors import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+
+class Interrupts:
+    """Ctrl-C, SIGTERM and SIGHUP: the first asks the run to drain, the second ends everything at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.at_once: Callable[[], None] = lambda: None  # what a second one ends first
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
+        self.count += 1
+        if self.count > 1:
+            self.at_once()
+            shown = b"\x1b[?25h\r\n" if os.isatty(2) else b""  # the live view hides the cursor
+            os.write(2, shown + b"sim: stopped at once; the run's folder is incomplete\n")
+            os._exit(Exit.INTERRUPTED)

@@ -1,0 +1,113 @@
+"""One run, from a scenario to a folder of results, whatever the clock."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+
+from simulator.errors import BackendError, Exit, ScenarioError, SimError
+from simulator.report import render
+from simulator.report.export import environment, write_json, write_text
+from simulator.report.summary import exit_code
+from simulator.report.terminal import View, open_view, print_summary
+from simulator.run import wall
+from simulator.run.folder import new_folder, nothing_left, reserve, whoever_listens
+from simulator.run.interrupts import Interrupts
+from simulator.scenario.loader import dump_scenario
+from simulator.warm import warm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from simulator.scenario.model import Scenario
+
+
+class Assembled(Protocol):
+    """A run that is ready to begin: what `wall` and `virtual` make of a scenario."""
+
+    def execute(self, interrupts: Interrupts, view: View) -> None:
+        """Runs to the end, or to the first interrupt. What it raises leaves nothing behind."""
+        ...
+
+    def conclude(self, view: View, *, started: datetime, began: float) -> dict[str, Any]:
+        """Audits, judges and writes the results; returns the summary. `began` is of `time.monotonic`."""
+        ...
+
+    def kill(self) -> None:
+        """Ends every process of the run at once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What a clock makes of a scenario."""
+
+    supported: Callable[[Scenario], None]  # raises ScenarioError
+    assemble: Callable[[Scenario, Path], Assembled]
+    warm: Callable[[Callable[[str], None] | None], None]  # compiles what is not cached, and says so
+
+
+CLOCKS = {"wall": Clock(wall.supported, wall.assemble, warm)}
+
+
+def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
+    """Runs a scenario and writes its folder; returns the process's exit code.
+
+    Raises UsageError for an output folder that cannot be used, ScenarioError for a scenario that needs what is not there,
+    BackendError if the platform cannot start. Then nothing is left behind.
+    """
+    began = time.monotonic()
+    if scenario.clock not in CLOCKS:
+        raise ScenarioError(f"clock: {scenario.clock} is not available yet; leave it out, or write wall")
+    clock = CLOCKS[scenario.clock]
+    clock.supported(scenario)
+    console = Console(highlight=False)
+    clock.warm(None if quiet else lambda text: console.print(text, markup=False))
+    started = datetime.now(UTC)
+    folder = new_folder(scenario.name, out, started)
+    with Interrupts() as interrupts:
+        summary = carry_out(scenario, folder, console, interrupts, started=started, began=began, quiet=quiet)
+    with whoever_listens():
+        print_summary(console, summary, folder, quiet=quiet)
+    write_report(folder)
+    return exit_code(summary)
+
+
+def carry_out(
+    scenario: Scenario, folder: Path, console: Console, interrupts: Interrupts, *, started: datetime, began: float,
+    quiet: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Runs a scenario into a folder that is there and empty, and writes everything but the report; returns the summary."""
+    with nothing_left(folder):
+        run = CLOCKS[scenario.clock].assemble(scenario, folder)
+        interrupts.at_once = run.kill
+        write_text(folder / "scenario.yaml", dump_scenario(scenario))
+        facts = {**environment(folder), "started_at": started.isoformat(timespec="seconds")}
+        write_json(folder / "environment.json", facts)
+        reserved = reserve(folder)
+    with open_view(console, quiet) as view:
+        with nothing_left(folder, run.kill):
+            run.execute(interrupts, view)
+        os.close(reserved)
+        try:
+            return run.conclude(view, started=started, began=began)
+        except OSError as error:
+            kept = "journals and history are there" if scenario.clock == "wall" else "nothing of them was kept"
+            text = f"{folder}: the results could not be written: {error.strerror}; {kept}"
+            raise BackendError(text) from error
+
+
+def write_report(folder: Path) -> None:
+    """Renders the report; that it cannot be written is told, and no reason to fail a run."""
+    try:
+        render(folder)
+    except (OSError, SimError) as error:
+        (folder / "report.html.part").unlink(missing_ok=True)
+        sys.stderr.write(f"sim: the report could not be written: {error}; everything else is in {folder}\n")
