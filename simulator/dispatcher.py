@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from simulator.balancer.policy import Policy, pick
+from simulator.balancer.choose import choose, note_answered, note_sent, sweep
+from simulator.balancer.policy import open_fleet
 from simulator.kernel import int64, kernel
 from simulator.ledger.books import touched
 from simulator.ledger.digest import fingerprint
@@ -38,13 +39,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulator.backend.backend import Backend
+    from simulator.balancer.fleet import Fleet, Settings
 
+NOT_PICKED = -2
 STAGE = 8_192  # transactions released to one node at a time
 
 _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
 _PENDING, _REORDERED = int(Status.PENDING), REORDERED
 _OVERFLOW, _IN_FLIGHT, _LATE = int(Reason.OVERFLOW), int(Reason.IN_FLIGHT), int(Reason.LATE)
-_LIMIT = int(Reason.LIMIT)
+_LIMIT, _CIRCUIT = int(Reason.LIMIT), int(Reason.CIRCUIT)
 _LOOKUP = int(Kind.LOOKUP)
 _PAYMENT, _REFUND, _POST = int(Kind.PAYMENT), int(Kind.REFUND), int(Kind.POST)
 
@@ -57,7 +60,7 @@ class InFlight(NamedTuple):
     free: NDArray[np.uint32]  # (C,) a stack of free slots: the one last freed is the one still in the cache
     free_count: NDArray[np.int64]  # (1,)
     acknowledged_lsn: NDArray[np.int64]  # (S,) highest acknowledged position of each shard
-    picks: NDArray[np.int64]  # (1,) how many nodes were picked
+    picks: NDArray[np.int64]  # (2,) how many nodes were picked; the last pick, if its stage was full, else NOT_PICKED
     asked: NDArray[
         np.uint8
     ]  # (C,) 1: offered again, so that more than one copy may be under way; 2: and to be once more
@@ -89,9 +92,9 @@ def write_history(
 
 
 @kernel
-def fire(
+def fire(  # noqa: PLR0915  one pass over a transaction, straight
     batch: NDArray[np.void], start: int, stop: int, now_ns: int, patience_ns: int,
-    policy: int, key: np.uint64, owners: NDArray[np.int64], flight: InFlight,
+    settings: Settings, fleet: Fleet, key: np.uint64, owners: NDArray[np.int64], flight: InFlight,
     staged: NDArray[np.void], staged_count: NDArray[np.int64], history: NDArray[np.void], history_count: NDArray[np.int64],
     tallies: Tallies, dense: Dense,
 ) -> int:  # fmt: skip
@@ -109,10 +112,14 @@ def fire(
         if slot_of_second < 0 or history_count[0] >= history.shape[0]:
             return i
         shard = int64(m["payer"]) % shards
-        node = pick(policy, tallies.in_flight, key, flight.picks[0], owners[shard])
-        if staged_count[node] >= staged.shape[1]:
+        node = flight.picks[1]
+        if node == NOT_PICKED:
+            node = choose(settings, fleet, 0, now_ns, key, flight.picks[0], np.uint64(m["payer"]), owners[shard])
+            flight.picks[0] += 1
+        if node >= 0 and staged_count[node] >= staged.shape[1]:
+            flight.picks[1] = node
             return i
-        flight.picks[0] += 1
+        flight.picks[1] = NOT_PICKED
         tallies.offered[second] += 1
         tallies.offered_minor[second] += m["amount_minor"]
         kind = int64(m["kind"])
@@ -125,6 +132,14 @@ def fire(
             tallies.by_kind[kind - 1, _DROPPED] += 1
             tallies.by_reason[_DROPPED, reason] += 1
             write_history(history, history_count, m, 0, shard, 0, _DROPPED, reason)
+            continue
+        if node < 0:
+            now_second = second_of(now_ns, seconds)
+            tallies.sent[now_second] += 1
+            tallies.answered[now_second, _REJECTED] += 1
+            tallies.by_kind[kind - 1, _REJECTED] += 1
+            tallies.by_reason[_REJECTED, _CIRCUIT] += 1
+            write_history(history, history_count, m, 0, shard, 0, _REJECTED, _CIRCUIT)
             continue
         flight.free_count[0] -= 1
         slot = flight.free[flight.free_count[0]]
@@ -139,7 +154,7 @@ def fire(
         fired_second = second_of(now_ns, seconds)
         tallies.sent[fired_second] += 1
         tallies.node_sent[fired_second, node] += 1
-        tallies.in_flight[node] += 1
+        note_sent(settings, fleet, 0, node, now_ns)
         tallies.in_flight_max[node] = max(tallies.in_flight_max[node], tallies.in_flight[node])
         tallies.shard_in_flight[shard] += 1
         tallies.shard_in_flight_max[shard] = max(tallies.shard_in_flight_max[shard], tallies.shard_in_flight[shard])
@@ -152,7 +167,7 @@ def fire(
 
 @kernel
 def settle(
-    outcomes: NDArray[np.void], start: int, stop: int, now_ns: int, flight: InFlight,
+    outcomes: NDArray[np.void], start: int, stop: int, now_ns: int, settings: Settings, fleet: Fleet, flight: InFlight,
     history: NDArray[np.void], history_count: NDArray[np.int64], tallies: Tallies, dense: Dense,
 ) -> int:  # fmt: skip
     """Settles outcomes[start:stop] as answered at `now_ns`; returns the position after the last one handled.
@@ -203,7 +218,8 @@ def settle(
                 flags = _REORDERED
             flight.acknowledged_lsn[shard] = max(flight.acknowledged_lsn[shard], lsn)
         write_history(history, history_count, m, lsn, shard, flags, status, reason)
-        tallies.in_flight[node] -= 1
+        good = status == _OK or (status == _REJECTED and reason not in (_OVERFLOW, _LIMIT))
+        note_answered(settings, fleet, 0, node, now_ns, now_ns - m["fired_ns"], int64(good))
         tallies.shard_in_flight[shard] -= 1
         m["id"] = 0
         flight.free[flight.free_count[0]] = slot
@@ -254,7 +270,7 @@ class Dispatcher:
     """Releases transactions and settles outcomes; holds the in-flight table and the history that is not yet written."""
 
     def __init__(
-        self, backend: Backend, policy: Policy, seed: int, tallies: Tallies, recorder: Recorder, *,
+        self, backend: Backend, settings: Settings, seed: int, tallies: Tallies, recorder: Recorder, *,
         in_flight: int, patience_ns: int, write: Callable[[memoryview], None], hold_back: bool = False,
     ) -> None:  # fmt: skip
         """`write` takes the bytes of history rows, in order. `in_flight` is the size of the table.
@@ -265,7 +281,8 @@ class Dispatcher:
         self.backend = backend
         self.tallies = tallies
         self.recorder = recorder
-        self._policy = int(policy)
+        self.settings = settings
+        self.fleet = open_fleet(settings, backend.nodes, in_flight=tallies.in_flight.reshape(1, -1), seed=seed)
         self._key = stream_key(seed, Stream.BALANCER)
         self._patience_ns = patience_ns
         self._write = write
@@ -276,7 +293,7 @@ class Dispatcher:
             free=np.arange(in_flight - 1, -1, -1, dtype=np.uint32),
             free_count=np.array([in_flight], np.int64),
             acknowledged_lsn=np.zeros(len(self._owners), np.int64),
-            picks=np.zeros(1, np.int64),
+            picks=np.array([0, NOT_PICKED], np.int64),
             asked=np.zeros(in_flight, np.uint8),
             again=np.zeros(in_flight, np.uint32),
             again_count=np.zeros(1, np.int64),
@@ -297,11 +314,14 @@ class Dispatcher:
 
     def release(self, batch: NDArray[np.void], now_ns: int) -> None:
         """Sends a batch (TRANSACTION) of which every one is due by `now_ns`."""
+        if now_ns >= self.fleet.next_sweep_ns[0]:
+            sweep(self.settings, self.fleet, 0, now_ns)
         position = 0
         while position < len(batch):
             reached = fire(
-                batch, position, len(batch), now_ns, self._patience_ns, self._policy, self._key, self._owners, self._flight,
-                self._staged, self._staged_count, self._history, self._history_count, self.tallies, self.recorder.dense,
+                batch, position, len(batch), now_ns, self._patience_ns, self.settings, self.fleet, self._key, self._owners,
+                self._flight, self._staged, self._staged_count, self._history, self._history_count, self.tallies,
+                self.recorder.dense,
             )  # fmt: skip
             if reached < len(batch):
                 self._make_room(int(batch["intended_ns"][reached]))
@@ -350,8 +370,8 @@ class Dispatcher:
         position = 0
         while position < len(outcomes):
             position = settle(
-                outcomes, position, len(outcomes), now_ns, self._flight, self._history, self._history_count, self.tallies,
-                self.recorder.dense,
+                outcomes, position, len(outcomes), now_ns, self.settings, self.fleet, self._flight, self._history,
+                self._history_count, self.tallies, self.recorder.dense,
             )  # fmt: skip
             if position < len(outcomes):
                 self._make_room(int(self._flight.table[int(outcomes["slot"][position])]["intended_ns"]))

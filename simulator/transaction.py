@@ -82,6 +82,7 @@ class Reason(IntEnum):
     IN_FLIGHT = 11  # dropped: the dispatcher's in-flight table was full
     LATE = 12  # dropped: too late to send
     LIMIT = 13  # a stated bound of the platform: open holds a shard, positions in a shard's log
+    CIRCUIT = 14  # the balancer had no node that may take it: a circuit limit, or none is available
 
 
 # A history row has three bits for the kind and five for the reason.

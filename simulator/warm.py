@@ -18,7 +18,7 @@ from simulator.arrivals.rate import Rate
 from simulator.audit.auditor import audit_run
 from simulator.audit.history import history_path
 from simulator.backend.embedded import EmbeddedBackend
-from simulator.balancer.policy import Policy
+from simulator.balancer.policy import settings_of
 from simulator.dispatcher import Dispatcher
 from simulator.ledger import post
 from simulator.measure.grid import seconds_grid
@@ -75,7 +75,8 @@ def _tiny_run(folder: Path) -> None:
     history = history_path(folder).open("wb")
     with history:
         dispatcher = Dispatcher(
-            EmbeddedBackend(shape, wiring, board), Policy.P2C, 1, open_tallies(seconds_grid(4), 2, 4), recorder,
+            EmbeddedBackend(shape, wiring, board), settings_of("p2c"), 1, open_tallies(seconds_grid(4), 2, 4),
+            recorder,
             in_flight=1_024, patience_ns=10**10, write=cast("Callable[[memoryview], None]", history.write),
         )  # fmt: skip
         workload = Workload(

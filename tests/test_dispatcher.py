@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.backend.backend import NoopBackend
-from simulator.balancer.policy import Policy
+from simulator.balancer.policy import settings_of
 from simulator.dispatcher import STAGE, Dispatcher
 from simulator.ledger.digest import fingerprint
 from simulator.measure.grid import seconds_grid
@@ -71,13 +71,13 @@ class Desk:
         *,
         in_flight: int = 4_096,
         patience_ns: int = FOREVER,
-        policy: Policy = Policy.ROUND_ROBIN,
+        policy: str = "round_robin",
     ) -> None:
         self.tallies = open_tallies(seconds_grid(SECONDS), NODES, SHARDS)
         self.recorder = Recorder(SECONDS, NODES)
         self._rows = bytearray()
         self.dispatcher = Dispatcher(
-            backend, policy, 1, self.tallies, self.recorder,
+            backend, settings_of(policy), 1, self.tallies, self.recorder,
             in_flight=in_flight, patience_ns=patience_ns, write=self._rows.extend,
         )  # fmt: skip
 
@@ -151,7 +151,7 @@ def test_a_transaction_goes_out_stamped_with_its_node_slot_and_time() -> None:
 
 def test_affinity_sends_each_transaction_to_the_owner_of_its_payers_shard() -> None:
     backend = Silent()
-    Desk(backend, policy=Policy.AFFINITY).dispatcher.release(batch_of(200), 0)
+    Desk(backend, policy="affinity").dispatcher.release(batch_of(200), 0)
     out = np.concatenate(backend.taken)
     assert np.array_equal(out["node"], out["payer"] % SHARDS % NODES)
     assert len(out) == 200

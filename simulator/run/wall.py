@@ -17,7 +17,7 @@ from simulator.arrivals.build import build_rate
 from simulator.audit import auditor, history
 from simulator.backend.backend import Backend, NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
-from simulator.balancer.policy import Policy
+from simulator.balancer.policy import settings_of
 from simulator.clock import WallClock
 from simulator.dispatcher import Dispatcher
 from simulator.engine.wall import Ended, Stop, WallEngine, drive
@@ -113,7 +113,7 @@ class Run:
         scenario = self.scenario
         recorder = Recorder(self.seconds, self.backend.nodes)
         dispatcher = Dispatcher(
-            self.backend, Policy[scenario.balancer.policy.upper()], scenario.seed, self.tallies, recorder,
+            self.backend, settings_of(scenario.balancer.policy), scenario.seed, self.tallies, recorder,
             in_flight=scenario.dispatcher.in_flight, patience_ns=scenario.dispatcher.patience, write=write,
             hold_back=scenario.backend.embedded is not None and scenario.backend.embedded.overflow != "refuse",
         )  # fmt: skip
