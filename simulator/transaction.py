@@ -83,6 +83,7 @@ class Reason(IntEnum):
     LATE = 12  # dropped: too late to send
     LIMIT = 13  # a stated bound of the platform: open holds a shard, positions in a shard's log
     CIRCUIT = 14  # the balancer had no node that may take it: a circuit limit, or none is available
+    POISON = 15  # failed: it could not be booked, try after try; see simulator.shard.dead_letters
 
 
 # A history row has three bits for the kind and five for the reason.

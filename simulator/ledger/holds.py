@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.kernel import inlined, kernel
+from simulator.kernel import inlined, int64, kernel
 from simulator.ledger.books import AVAILABLE, RESERVED, Books, State
+from simulator.ledger.flaws import Flaw
 from simulator.ledger.window import find
 from simulator.shard.layout import Leg
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 _HELD, _CLOSED = int(State.HELD), int(State.CLOSED)
 _EXPIRE = int(Leg.EXPIRE)
-_JOURNAL = 0  # position of the journal's length in `marks`, as in simulator.ledger.post
+_JOURNAL, _TAKEN, _FLAW = 0, 4, 5  # positions in `marks`, as in simulator.ledger.post
+_FLAW_RESERVED = int(Flaw.RESERVED)
 
 
 @kernel
@@ -59,7 +61,12 @@ def note_hold(books: Books, place: int, key: np.uint64) -> None:
 
 @kernel
 def expire(books: Books, term_ns: int, journal: NDArray[np.void], marks: NDArray[np.int64]) -> int:
-    """Releases every hold older than its term, as far as the open frame has room; returns how many."""
+    """Releases every hold older than its term, as far as the open frame has room; returns how many.
+
+    A hold that has more left than its account has reserved is left as it is and not looked at again: marks[FLAW] then says
+    so, marks[TAKEN] has its id, and the rest waits for the next call.
+    """
+    marks[_FLAW] = 0
     shards = np.uint32(books.shards)
     circle = books.hold_ids.shape[1]
     released = 0
@@ -78,6 +85,10 @@ def expire(books: Books, term_ns: int, journal: NDArray[np.void], marks: NDArray
             entry = books.entries[place, generation, position]
             amount = entry["remaining_minor"]
             row = books.base[shard] + entry["payer"] // shards
+            if books.accounts[row, RESERVED] < amount:
+                marks[_FLAW] = _FLAW_RESERVED
+                marks[_TAKEN] = int64(entry["id"])
+                return released
             books.accounts[row, RESERVED] -= amount
             books.accounts[row, AVAILABLE] += amount
             books.holds[shard] -= 1

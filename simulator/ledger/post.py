@@ -4,7 +4,8 @@ Invariants, checked by the tests in `tests/test_ledger.py` against a plain-Pytho
   * each shard balances: Σ available + Σ reserved + Σ transit_out − Σ transit_in = its opening balance, after every message;
   * available and reserved are never negative;
   * an id is applied at most once while it is remembered, and always answered alike;
-  * nothing that needs journal, reply or outbox room starts without that room.
+  * nothing that needs journal, reply or outbox room starts without that room;
+  * an operation is booked as a whole or not at all: what keeps it from being booked (`simulator.ledger.flaws`) is found first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from simulator.kernel import inlined, int64, kernel, prefetch
 from simulator.ledger.books import AVAILABLE, LSN_MAX, RESERVED, Books, State
+from simulator.ledger.flaws import Flaw, PoisonError, flaw_of_far_leg, flaw_of_request, is_poisoned
 from simulator.ledger.holds import note_hold
 from simulator.ledger.window import find, holds_max, remember
 from simulator.seeds import mix
@@ -29,17 +31,25 @@ JOURNAL = 0  # records in the open frame
 REPLIES = 1  # replies that wait for it
 GAPS = 2  # credits that came out of order; 0 unless a peer is broken
 REFUSED = 3  # requests refused for a full queue
-MARKS = 4
+TAKEN = 4  # messages that the last `apply` took, also if it raised
+FLAW = 5  # why it stopped in front of the next one; 0: for want of room
+POISON_NEAR = 6  # requests whose hashed id is below this raise; 0: none
+POISON_FAR = 7  # the same for far legs
+MARKS = 8
 
 _AHEAD = 12  # messages between asking for a cache line and using it: about a memory latency
 
 _PAYMENT, _REFUND, _AUTHORIZE, _POST, _VOID, _LOOKUP = (int(k) for k in Kind)
-_OK, _REJECTED = int(Status.OK), int(Status.REJECTED)
+_OK, _REJECTED, _FAILED = int(Status.OK), int(Status.REJECTED), int(Status.FAILED)
 _NONE, _FUNDS, _DUPLICATE, _OVERFLOW = int(Reason.NONE), int(Reason.FUNDS), int(Reason.DUPLICATE), int(Reason.OVERFLOW)
 _NOT_FOUND, _EXCEEDS, _STATE, _LIMIT = int(Reason.NOT_FOUND), int(Reason.EXCEEDS), int(Reason.STATE), int(Reason.LIMIT)
-_ACCOUNT, _AMOUNT = int(Reason.ACCOUNT), int(Reason.AMOUNT)
-_LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_CREDIT, _LEG_RESERVE, _LEG_RELEASE, _LEG_EXPIRE = (int(leg) for leg in Leg)
-_CREDIT = int(Message.CREDIT)
+_ACCOUNT, _AMOUNT, _POISON = int(Reason.ACCOUNT), int(Reason.AMOUNT), int(Reason.POISON)
+_LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_CREDIT, _LEG_RESERVE, _LEG_RELEASE = (
+    int(leg) for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE)
+)
+_LEG_DEAD = int(Leg.DEAD)
+_REQUEST, _CREDIT = int(Message.REQUEST), int(Message.CREDIT)
+_FLAW_MESSAGE = int(Flaw.MESSAGE)
 _PLAIN, _HELD, _CLOSED, _REFUNDABLE = (int(s) for s in State)
 
 
@@ -189,7 +199,7 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
     shard: int,
     m: np.void,
 ) -> None:
-    """Decides and books one request at its home, `shard`, the payer's."""
+    """Decides and books one request at its home, `shard`, the payer's; or leaves why it cannot be booked in marks[FLAW]."""
     shards = np.uint32(books.shards)
     place = books.place[shard]
     kind = m["kind"]
@@ -221,6 +231,9 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
         else:
             reply(replies, marks, shard, 0, _REJECTED, _DUPLICATE, m)
         return
+
+    if is_poisoned(m["id"], marks[POISON_NEAR]):
+        raise PoisonError("the scenario's fault poison")
 
     # Refusals that are not remembered: the platform has no room now, and a later attempt may find it.
     far = payee % shards
@@ -256,6 +269,12 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
             return
     if kind != _POST and kind != _VOID and books.accounts[row, AVAILABLE] < amount:
         reject(books, journal, replies, marks, shard, _FUNDS, m)
+        return
+
+    closes = generation >= 0 and books.entries[place, generation, position]["remaining_minor"] == amount
+    flaw = flaw_of_request(books, shard, far, row, closes, m)
+    if flaw != 0:
+        marks[FLAW] = flaw
         return
 
     if generation >= 0:
@@ -298,12 +317,24 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
 
 @inlined
 def credit(books: Books, journal: NDArray[np.void], marks: NDArray[np.int64], m: np.void) -> None:
-    """Books a credit that a peer sent. One already applied is passed over (the peer sends again until acknowledged)."""
-    origin = m["payer"] % np.uint32(books.shards)
-    shard = m["payee"] % np.uint32(books.shards)
+    """Books a credit that a peer sent, or leaves why it cannot be booked in marks[FLAW].
+
+    One already applied is passed over (the peer sends again until acknowledged).
+    """
+    origin = int64(m["payer"] % np.uint32(books.shards))
+    shard = int64(m["payee"] % np.uint32(books.shards))
+    if books.place[shard] < 0:
+        marks[GAPS] += 1  # not ours: its sender still has it
+        return
     expected = books.sequence_in[shard, origin] + 1
     sequence = int64(m["sequence"])
     if sequence == expected:
+        if is_poisoned(m["id"], marks[POISON_FAR]):
+            raise PoisonError("the scenario's fault poison")
+        flaw = flaw_of_far_leg(books, origin, shard, m)
+        if flaw != 0:
+            marks[FLAW] = flaw
+            return
         credit_here(books, journal, marks, origin, shard, m)
     elif sequence > expected:
         marks[GAPS] += 1
@@ -342,11 +373,16 @@ def apply(
 ) -> int:
     """Books slots[start … start+count) of a power-of-two circle; returns how many it took before room ran out.
 
+    It also stops in front of an operation that cannot be booked: marks[FLAW] then says why, and of that operation nothing was
+    changed. If it raises, the same holds for the one behind the marks[TAKEN] that it took.
+
     Writes records to `journal`, answers to `replies`, requests for shards of other nodes to handed_on[node], far legs for
     other nodes to the circle outbox[node]; `marks` has the first two lengths.
     """
     mask = slots.shape[0] - 1
+    marks[FLAW] = 0
     for i in range(count):
+        marks[TAKEN] = i
         if i + _AHEAD < count:
             look_ahead(books, slots[(start + i + _AHEAD) & mask])
         if marks[JOURNAL] + 2 > journal.shape[0] or marks[REPLIES] >= replies.shape[0]:
@@ -354,17 +390,67 @@ def apply(
         m = slots[(start + i) & mask]
         if m["message"] == _CREDIT:
             credit(books, journal, marks, m)
+            if marks[FLAW] != 0:
+                return i
             continue
         shard = m["payer"] % np.uint32(books.shards)
         if books.place[shard] >= 0:
-            request(books, journal, replies, outbox, marks, outbox_head, outbox_forgotten, shard, m)
+            if m["message"] == _REQUEST:
+                request(books, journal, replies, outbox, marks, outbox_head, outbox_forgotten, shard, m)
+            else:
+                marks[FLAW] = _FLAW_MESSAGE
+            if marks[FLAW] != 0:
+                return i
             continue
         node = books.owner[shard]
         if handed_on_count[node] >= handed_on.shape[1]:
             return i
         handed_on[node, handed_on_count[node]] = m
         handed_on_count[node] += 1
+    marks[TAKEN] = count
     return count
+
+
+@kernel
+def bury(
+    books: Books,
+    slots: NDArray[np.void],
+    at: int,
+    journal: NDArray[np.void],
+    replies: NDArray[np.void],
+    marks: NDArray[np.int64],
+) -> int:
+    """Ends an operation that cannot be booked, slots[at], for good.
+
+    Returns the position of its record; 0 for a lookup, which has none; -1 if another copy of it was booked meanwhile.
+
+    A request fails: its id is remembered, so that it never succeeds later, and its client is told. A far leg cannot be refused,
+    for its debit is durable: its number counts as arrived, so that what comes behind it goes on, and the money stays on the
+    transit account. Both are in the log, so a restart agrees. Needs room for one record and one reply.
+    """
+    m = slots[at]
+    shards = np.uint32(books.shards)
+    if m["message"] == _CREDIT:
+        origin = int64(m["payer"] % shards)
+        far = int64(m["payee"] % shards)
+        if books.place[far] < 0 or int64(m["sequence"]) != books.sequence_in[far, origin] + 1:
+            return -1
+        books.sequence_in[far, origin] += 1
+        return write(books, journal, marks, far, _LEG_DEAD, _POISON, m)
+    shard = int64(m["payer"] % shards)
+    place = books.place[shard]
+    if m["kind"] == _LOOKUP:
+        reply(replies, marks, shard, 0, _FAILED, _POISON, m)
+        return 0
+    generation, position = find(books, place, m["id"])
+    if generation >= 0:
+        entry = books.entries[place, generation, position]
+        reply(replies, marks, shard, entry["lsn"], entry["status"], entry["reason"], m)
+        return -1
+    lsn = write(books, journal, marks, shard, _LEG_NONE, _POISON, m)
+    fill_entry(books, place, lsn, _FAILED, _POISON, _PLAIN, 0, m)
+    reply(replies, marks, shard, lsn, _FAILED, _POISON, m)
+    return lsn
 
 
 @kernel

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 _REFUND, _POST, _VOID = int(Kind.REFUND), int(Kind.POST), int(Kind.VOID)
 _OK, _REJECTED, _NONE = int(Status.OK), int(Status.REJECTED), int(Reason.NONE)
-_LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_CREDIT, _LEG_RESERVE, _LEG_RELEASE, _LEG_EXPIRE = (int(leg) for leg in Leg)
+_LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_CREDIT, _LEG_RESERVE, _LEG_RELEASE, _LEG_EXPIRE = (
+    int(leg)
+    for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE, Leg.EXPIRE)
+)
+_LEG_DEAD, _POISON, _FAILED = int(Leg.DEAD), int(Reason.POISON), int(Status.FAILED)
 _PLAIN, _HELD, _CLOSED, _REFUNDABLE = (int(s) for s in State)
 
 
@@ -56,8 +60,12 @@ def restore(  # noqa: C901, PLR0915  a kernel is long but straight
             books.accounts[payee_row, AVAILABLE] += amount
             fill_entry(books, place, lsn, _OK, _NONE, _PLAIN if r["kind"] == _REFUND else _REFUNDABLE, amount, r)
             continue
+        if leg == _LEG_DEAD:
+            books.sequence_in[shard, int64(r["payer"] % shards)] += 1
+            continue
         if leg == _LEG_NONE:
-            fill_entry(books, place, lsn, _REJECTED, r["reason"], _PLAIN, 0, r)
+            status = _FAILED if r["reason"] == _POISON else _REJECTED
+            fill_entry(books, place, lsn, status, r["reason"], _PLAIN, 0, r)
             continue
         completes = r["kind"] == _REFUND or r["kind"] == _POST or r["kind"] == _VOID or leg == _LEG_EXPIRE
         generation, position = find(books, place, r["id"] if leg == _LEG_EXPIRE else r["related"])

@@ -40,6 +40,7 @@ class Leg(IntEnum):
     RESERVE = 4  # payer: available → reserved
     RELEASE = 5  # payer: reserved → available, asked for by a void
     EXPIRE = 6  # payer: reserved → available, by the platform itself
+    DEAD = 15  # nothing: a far leg that could not be booked; its number counts as arrived, its money stays on transit
 
 
 # One booked leg. The kind tells where a debit comes from: a POST takes it from reserved, all others from available.
@@ -128,8 +129,9 @@ NODE_BOARD = np.dtype(
         "names": [
             "state", "pid", "errno", "frames", "records", "bytes", "handed_on", "busy_ns", "outbox_max",
             "refused", "cpu_ns", "sequence_gaps", "incarnation", "synced_bytes", "replayed", "replay_ns", "expired",
+            "set_aside", "retried", "healed", "dead_requests", "dead_credits", "dead_unwritten",
         ],
-        "formats": ["<i8"] * 17,
+        "formats": ["<i8"] * 23,
         "itemsize": 256,
     }
 )  # fmt: skip
@@ -193,6 +195,8 @@ class Board:
         self.stop = shared_array(1, np.int64)
         self.epoch_ns = shared_array(1, np.int64)  # CLOCK_MONOTONIC at the start of the run
         self.acked = shared_array(shape.shards * shape.shards, np.int64).reshape(shape.shards, shape.shards)
+        # What a fault poisons at each node: the threshold for requests, the one for far legs, and the tries that fail (0: all).
+        self.poison = shared_array(shape.nodes * 3, np.int64).reshape(shape.nodes, 3)
         self.applied = shared_array(shape.shards, np.int64)  # records in the log of each shard
         # How long each node's commits took: histogram counts, as in simulator.measure.histogram.
         self.commits = shared_array(shape.nodes * COUNTS, np.int64).reshape(shape.nodes, COUNTS)

@@ -21,18 +21,24 @@ from simulator import process
 from simulator.ledger.books import AVAILABLE, RESERVED, open_books, touched
 from simulator.ledger.digest import BUCKETS, add_legs
 from simulator.ledger.holds import expire
-from simulator.ledger.post import GAPS, JOURNAL, MARKS, REFUSED, REPLIES, apply, forget, refuse
+from simulator.ledger.flaws import FLAWS, Flaw
+from simulator.ledger.post import FLAW, GAPS, JOURNAL, MARKS, REFUSED, REPLIES, TAKEN, apply, bury, forget, refuse
 from simulator.ledger.replay import refill_outbox, restore
 from simulator.measure.histogram import count_one
 from simulator.shard import snapshot
+from simulator.shard.dead_letters import DeadLetters, dead_letters_path
 from simulator.shard.journal import Journal, JournalError, JournalReader, closing_path, journal_path
 from simulator.shard.layout import FILE_HEADER, RECORD, Board, Durability, NodeState, Shape, Stop
+from simulator.shard.poison import Calls, PoisonGuard, PoisonRules, nothing
 from simulator.shard.ring import TAIL, Doorbell, Ring, push_wrapped, release, waiting
 from simulator.shard.snapshot import Point, snapshot_path
+from simulator.shard.throttle import TokenBucket
 from simulator.transaction import OUTCOME, TRANSACTION
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 TURN_MAX = 16_384  # requests a turn takes from one ring, so that no producer starves another
 _OUTBOX = 1 << 17  # far legs that a peer has not acknowledged, a peer
@@ -40,6 +46,7 @@ _FAR_LEG_SYNC_NS = 100_000_000  # `durability: os` syncs this often all the same
 _EXPIRY_LOOK_NS = 1_000_000  # how often a node looks for holds whose term is over
 _IDLE_S = 0.1  # how long an idle node sleeps before it looks around by itself
 _QUIESCE_S = 0.001  # the same while stopping: a peer's acknowledgement rings no bell
+_THROTTLED_S = 0.001  # how long it sleeps when it has taken all that it is provisioned for
 _BLOCKED_S = 0.000_2  # how long it sleeps when a full ring is what it waits for
 
 
@@ -69,7 +76,7 @@ class Node:
         self, node: int, shape: Shape, wiring: Wiring, board: Board, *,
         folder: Path, durability: Durability, interval_ns: int, run: int,
         hold_term_ns: int = 600_000_000_000, drop_oldest: bool = False,
-        snapshot_records: int = 20_000_000,
+        snapshot_records: int = 20_000_000, poison: PoisonRules = PoisonRules(), max_rate: int | None = None,
     ) -> None:  # fmt: skip
         self.node = node
         self.shape = shape
@@ -106,6 +113,11 @@ class Node:
         self.sums = np.zeros((BUCKETS, 2), np.uint64)  # used where nothing is written: Durability.MEMORY
         self.owned = np.flatnonzero(self.books.place >= 0)
         self.incarnations = board.nodes["incarnation"].copy()
+        self.guard = PoisonGuard(
+            self.books, self.marks, self.row, board.poison[node], Calls(self._apply, self._bury, self._has_room), poison,
+            DeadLetters(dead_letters_path(folder, node), lines_max=poison.dead_letters),
+        )  # fmt: skip
+        self.bucket = None if max_rate is None else TokenBucket(max_rate, self.now_ns())
         path = journal_path(folder, node)
         self.journal = self._recover(path) if path.exists() else Journal.create(folder, node, shape, durability, run)
         self.row["synced_bytes"] = self.journal.size
@@ -136,6 +148,7 @@ class Node:
         for records in reader.stretches():
             astray += restore(self.books, records)
             replayed += len(records)
+            self.guard.restored(records, self.now_ns())
             if peers_know:
                 refill_outbox(self.books, records, sequence, self.outbox, self.outbox_head, self.board.acked)
         if astray:
@@ -166,6 +179,8 @@ class Node:
         if now_ns - self.expired_ns > _EXPIRY_LOOK_NS:
             self.expired_ns = now_ns
             self.row["expired"] += expire(self.books, self.hold_term_ns, self.records, self.marks)
+            if self.marks[FLAW]:
+                self._note_stuck_hold(now_ns)
         moved = self.take()
         moved |= self._hand_on()
         self._commit()
@@ -175,22 +190,48 @@ class Node:
 
     def take(self) -> bool:
         """Books what waits in the inbound rings, in memory only; says whether there was anything."""
-        taken = 0
+        now_ns = int(self.books.now_ns[0])
+        taken = int(len(self.guard.aside) > 0 and self.guard.try_again(now_ns))
         for ring in self.inbound:
             there = waiting(ring.cursors)
             if there == 0:
                 continue
-            if self.drop_oldest and ring is self.inbound[0]:
+            from_clients = ring is self.inbound[0]
+            if self.drop_oldest and from_clients:
                 there -= self._shed(ring, there)
             count = min(there, TURN_MAX)
-            done = apply(
-                self.books, ring.slots, int(ring.cursors[TAIL]), count, self.records, self.pending, self.handed_on,
-                self.outbox, self.marks, self.handed_on_count, self.outbox_head, self.outbox_forgotten,
-            )  # fmt: skip
+            if from_clients and self.bucket is not None and self.board.stop[0] == Stop.RUN:
+                count = min(count, self.bucket.available(now_ns))
+            done = self.guard.book(ring.slots, int(ring.cursors[TAIL]), count, now_ns)
             if done:
                 release(ring.cursors, done)
                 taken += done
+                if from_clients and self.bucket is not None:
+                    self.bucket.spend(done)
         return taken > 0
+
+    def _apply(self, slots: NDArray[Any], start: int, count: int) -> int:
+        done: int = apply(
+            self.books, slots, start, count, self.records, self.pending, self.handed_on, self.outbox, self.marks,
+            self.handed_on_count, self.outbox_head, self.outbox_forgotten,
+        )  # fmt: skip
+        return done
+
+    def _bury(self, slots: NDArray[Any], at: int) -> int:
+        lsn: int = bury(self.books, slots, at, self.records, self.pending, self.marks)
+        return lsn
+
+    def _has_room(self) -> bool:
+        """Whether one operation more finds room for what it leaves behind."""
+        return bool(self.marks[JOURNAL] + 2 <= len(self.records) and self.marks[REPLIES] < len(self.pending))
+
+    def _note_stuck_hold(self, now_ns: int) -> None:
+        """A hold whose account has less reserved than it should cannot expire; somebody must look at it."""
+        found = nothing()
+        found["id"] = self.marks[TAKEN]
+        self.guard.note(
+            found[0], what="expiry", lsn=0, shard=0, now_ns=now_ns, tries=1, why=FLAWS[Flaw(int(self.marks[FLAW]))]
+        )
 
     def _shed(self, ring: Ring, there: int) -> int:
         """Refuses the oldest requests of a ring that is nearly full, so that the newest find room; returns how many."""
@@ -252,6 +293,7 @@ class Node:
             count_one(self.board.commits[self.node], took)
             self.board.applied[self.owned] = self.books.lsn[self.owned]
         self.durable = int(self.marks[REPLIES])
+        self.guard.committed()
         if not self.unsynced:
             # Between nodes only what is synced counts, whatever the clients were promised: a far leg whose debit a power loss
             # takes would be money from nowhere, and one forgotten too early would be money lost.
@@ -327,6 +369,7 @@ class Node:
             or self.handed_on_count.any()
             or (self.outbox_forgotten < self.outbox_head).any()
             or any(len(ring) for ring in self.inbound)
+            or len(self.guard.aside)
         )
 
     def blocked(self) -> bool:
@@ -363,12 +406,15 @@ class Node:
         """Closes the journal and writes the closing sheet."""
         self.publish()
         self.journal.close()
+        self.guard.close()
         self._close_books()
 
     def _patience_s(self, stop: int) -> float:
         """How long to sleep when there is nothing to do: shorter while a sync is due or peers are about to acknowledge."""
-        if stop == Stop.QUIESCE:
+        if stop == Stop.QUIESCE or len(self.guard.aside):
             return _QUIESCE_S
+        if self.bucket is not None and len(self.inbound[0]):
+            return _THROTTLED_S
         return min(_IDLE_S, self.interval_ns / 1e9) if self.unsynced else _IDLE_S
 
     def publish(self) -> None:
