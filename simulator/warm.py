@@ -21,9 +21,11 @@ from simulator.backend.embedded import EmbeddedBackend
 from simulator.balancer.policy import settings_of
 from simulator.dispatcher import Dispatcher
 from simulator.ledger import post
+from simulator.ledger.flaws import threshold_of
 from simulator.measure.grid import seconds_grid
 from simulator.measure.recorder import Recorder, open_tallies
 from simulator.shard.layout import Board, Durability, NodeState, Shape
+from simulator.shard.poison import PoisonRules
 from simulator.shard.worker import Node, Wiring
 from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
 from simulator.workload.generator import Parties, Workload
@@ -68,7 +70,17 @@ def _tiny_run(folder: Path) -> None:
     wiring = Wiring(2, 1_024)
     modes = (Durability.OS, Durability.MEMORY)
     nodes = [
-        Node(n, shape, wiring, board, folder=folder / "journal", durability=modes[n], interval_ns=0, run=1)
+        Node(
+            n,
+            shape,
+            wiring,
+            board,
+            folder=folder / "journal",
+            durability=modes[n],
+            interval_ns=0,
+            run=1,
+            poison=PoisonRules(tries=1, wait_ns=0),
+        )
         for n in range(2)
     ]
     recorder = Recorder(4, 2)
@@ -87,9 +99,11 @@ def _tiny_run(folder: Path) -> None:
         made = Source(Poisson(Rate.constant(1_000.0, 1.0), 1), workload).fill(batch)
         dispatcher.release(batch[:made], 10**9)
         outcomes = np.zeros(_TRANSACTIONS, OUTCOME)
+        board.poison[:, 0] = threshold_of(0.1)
         for _ in range(8):
             for node in nodes:
                 node.turn()
+            board.poison[:] = 0
             while count := dispatcher.backend.poll(outcomes):
                 dispatcher.settle(outcomes[:count], 2 * 10**9)
         board.nodes["incarnation"] += 1

@@ -23,7 +23,7 @@ import numpy as np
 from simulator.audit.findings import Audit
 from simulator.audit.history import add_history, history_path, read_history, sum_of_ids
 from simulator.audit.naming import fingerprints, in_buckets, places, wrong
-from simulator.audit.replay import ASTRAY, GAP, OVERDRAFT, REPEAT, Ledger, replay
+from simulator.audit.replay import ASTRAY, DEAD_LETTER, GAP, OVERDRAFT, REPEAT, Ledger, replay
 from simulator.ledger.books import AVAILABLE, RESERVED
 from simulator.ledger.digest import BUCKETS, add_legs
 from simulator.measure.recorder import REORDERED
@@ -52,6 +52,7 @@ class Auditor:
         self.journals = run / "journal"
         self.audit = Audit()
         self.memory_only = False
+        self.dead_letters_listed = 0
 
     def check(self) -> Audit:
         """All four looks. Never raises for what it finds; what it cannot read becomes a doubt or `damaged`."""
@@ -68,7 +69,7 @@ class Auditor:
         accounts[: int(header["customers"]), AVAILABLE] = header["opening_minor"]
         ledger = Ledger(
             accounts, np.zeros(shards, np.int64), np.zeros((shards, shards), np.int64),
-            np.zeros((shards, shards), np.int64), np.zeros((BUCKETS, 2), np.uint64),
+            np.zeros((shards, shards), np.int64), np.zeros((BUCKETS, 2), np.uint64), np.zeros((shards, shards), np.int64),
         )  # fmt: skip
         acknowledged, unknown = self._read_history()
         sheets = self._sheets(len(nodes))
@@ -159,7 +160,7 @@ class Auditor:
             for records in self._frames(node):
                 self.audit.records += len(records)
                 replay(
-                    records, ledger.accounts, ledger.lsn, ledger.transit_out, ledger.transit_in, ledger.finds,
+                    records, ledger.accounts, ledger.lsn, ledger.transit_out, ledger.transit_in, ledger.dead, ledger.finds,
                     ledger.example_ids,
                 )  # fmt: skip
                 known = records
@@ -171,7 +172,9 @@ class Auditor:
         return doubted
 
     def _judge_replay(self, ledger: Ledger, *, quiet: bool) -> None:
-        for name, which in (("log_gap", GAP), ("log_repeat", REPEAT), ("overdraft", OVERDRAFT)):
+        for name, which in (
+            ("log_gap", GAP), ("log_repeat", REPEAT), ("overdraft", OVERDRAFT), ("dead_letter", DEAD_LETTER),
+        ):  # fmt: skip
             if ledger.finds[which]:
                 ids = ledger.example_ids[which]
                 self.audit.find(name, *ids[ids > 0], count=int(ledger.finds[which]))
@@ -181,10 +184,16 @@ class Auditor:
             self.audit.reasons.append(
                 f"{int(ledger.finds[ASTRAY])} records book on an account that their shard does not have"
             )
-        level = ledger.transit_out == ledger.transit_in.T
+        if ledger.finds[DEAD_LETTER]:
+            self.audit.reasons.append(
+                f"{int(ledger.finds[DEAD_LETTER])} credits are dead letters: {int(ledger.dead.sum())} minor units stand on "
+                "transit accounts for them; journal/node-*.dead-letters.jsonl says why"
+            )
+        level = ledger.transit_out == ledger.transit_in.T + ledger.dead.T
         if quiet and not level.all():
             for near, far in np.argwhere(~level):
-                difference = int(ledger.transit_out[near, far] - ledger.transit_in[far, near])
+                arrived = ledger.transit_in[far, near] + ledger.dead[far, near]
+                difference = int(ledger.transit_out[near, far] - arrived)
                 self.audit.reasons.append(f"transit from shard {near} to shard {far} holds {difference} at rest")
             self.audit.find("torn", count=int((~level).sum()))
 
@@ -256,10 +265,13 @@ class Auditor:
             )
         wanted = np.zeros(BUCKETS, np.bool_)
         wanted[differ[:_LISTED_BUCKETS]] = True
-        before = self.audit.anomalies.total() + self.audit.in_transit
+        before = self._explained()
         self._list(wanted, unknown, quiet=quiet)
-        if self.audit.anomalies.total() + self.audit.in_transit == before:
+        if self._explained() == before:
             self.audit.find("unexplained", count=len(differ))
+
+    def _explained(self) -> int:
+        return self.audit.anomalies.total() + self.audit.in_transit + self.dead_letters_listed
 
     def _select(self, chunks: Iterator[NDArray[np.void]], wanted: NDArray[np.bool_]) -> NDArray[np.void]:
         found = []
@@ -293,6 +305,8 @@ class Auditor:
                 self.audit.in_transit += 1
             elif name == "half":
                 self.audit.find("torn", key)
+            elif name == "dead_letter":
+                self.dead_letters_listed += 1  # counted by the replay
             elif name == "absent":
                 missing.append(told[key][0])
             elif name:
@@ -333,7 +347,7 @@ class Auditor:
                 continue
             if sides == [_DEBIT] and not quiet:
                 self.audit.in_transit += 1
-            else:
+            elif sides != [_DEBIT, int(Leg.DEAD)]:  # which the replay has counted
                 self.audit.find("duplicated" if len(set(sides)) < len(sides) else "torn", key)
         if len(unknown):
             self.audit.reasons.append(

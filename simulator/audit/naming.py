@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE, _EXPIRE = (
     int(leg) for leg in (Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE, Leg.EXPIRE)
 )
+_DEAD = int(Leg.DEAD)
 
 
 @kernel
@@ -64,6 +65,8 @@ def wrong(rows: list[Any], legs: list[tuple[int, int, int]]) -> str:  # noqa: C9
         return "altered"
     if kinds == [_DEBIT]:
         return "half"
+    if kinds == [_DEBIT, _DEAD]:
+        return "dead_letter"
     kind = int(row["kind_reason"]) & 7
     lawful: list[list[int]] = [[_TRANSFER], [_DEBIT, _CREDIT]]
     if kind == Kind.AUTHORIZE:

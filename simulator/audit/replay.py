@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 _TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE, _EXPIRE = (
     int(leg) for leg in (Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE, Leg.EXPIRE)
 )
+_DEAD = int(Leg.DEAD)
 _POST = int(Kind.POST)
 _AVAILABLE, _RESERVED = AVAILABLE, RESERVED
 
 # Rows of `Ledger.finds` and `Ledger.example_ids`.
-GAP, REPEAT, OVERDRAFT, ASTRAY = 0, 1, 2, 3
+GAP, REPEAT, OVERDRAFT, ASTRAY, DEAD_LETTER = 0, 1, 2, 3, 4
 
 
 @dataclass
@@ -38,8 +39,9 @@ class Ledger:
     transit_out: NDArray[np.int64]  # (shards, shards) [near, far]
     transit_in: NDArray[np.int64]  # (shards, shards) [far, near]
     sums: NDArray[np.uint64]
-    finds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
-    example_ids: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((4, EXAMPLES), np.uint64))
+    dead: NDArray[np.int64]  # (shards, shards) [far, near] what stands on transit for far legs that could not be booked
+    finds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(5, np.int64))
+    example_ids: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((5, EXAMPLES), np.uint64))
 
 
 @inlined
@@ -52,11 +54,11 @@ def note_example(examples: NDArray[np.uint64], which: int, key: np.uint64) -> No
 
 
 @kernel
-def replay(  # noqa: C901, PLR0912  a kernel is long but straight
+def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
     records: NDArray[np.void], accounts: NDArray[np.int64], lsn: NDArray[np.int64], transit_out: NDArray[np.int64],
-    transit_in: NDArray[np.int64], finds: NDArray[np.int64], examples: NDArray[np.uint64],
+    transit_in: NDArray[np.int64], dead: NDArray[np.int64], finds: NDArray[np.int64], examples: NDArray[np.uint64],
 ) -> None:  # fmt: skip
-    """Books every record on `accounts`; counts gaps, repeats, overdrafts and records in the wrong shard or for no account."""
+    """Books every record on `accounts`; counts gaps, repeats, overdrafts, dead far legs, and records that are astray."""
     shards = lsn.shape[0]
     for i in range(records.shape[0]):
         r = records[i]
@@ -83,6 +85,11 @@ def replay(  # noqa: C901, PLR0912  a kernel is long but straight
             continue
         near = payer % shards
         far = payee % shards
+        if leg == _DEAD:  # it moves nothing, and what it names may be no account
+            dead[far, near] += r["amount_minor"]
+            finds[DEAD_LETTER] += 1
+            note_example(examples, DEAD_LETTER, r["id"])
+            continue
         here = far if leg == _CREDIT else near
         if (
             r["amount_minor"] <= 0

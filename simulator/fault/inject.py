@@ -7,7 +7,10 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from simulator.fault.schedule import Fault
+from simulator.ledger.flaws import threshold_of
 from simulator.seeds import Stream, bits, stream_key
 from simulator.shard.journal import journal_path
 
@@ -28,10 +31,13 @@ class Injector:
         self._key = stream_key(seed, Stream.FAULTS)
         self._cuts = 0
         self._paused: list[tuple[int, int]] = []  # (until_ns, node)
+        self._poisons: list[Strike] = []  # those under way
+        self._set_aside = 0  # before the poisons under way
 
     def next_ns(self) -> int | None:
         """When something is to be done next; None: never."""
         moments = [until for until, _ in self._paused]
+        moments += [strike.until_ns for strike in self._poisons if strike.until_ns is not None]
         if self._schedule.next_ns is not None:
             moments.append(self._schedule.next_ns)
         return min(moments, default=None)
@@ -44,10 +50,24 @@ class Injector:
             if all(other != node for _, other in self._paused):
                 self._signal(node, signal.SIGCONT)
                 events.append({"event": "fault_over", "fault": str(Fault.PAUSE), "node": node})
+        for strike in [poison for poison in self._poisons if (poison.until_ns or 0) <= now_ns]:
+            self._poisons.remove(strike)
+            self._poison()
+            # The witness that it bit: how many operations were set aside meanwhile.
+            struck = self._count_set_aside() - self._set_aside
+            event = {
+                "event": "fault_over",
+                "fault": str(Fault.POISON),
+                "nodes": list(strike.nodes),
+                "set_aside": struck,
+            }
+            events.append(event)
         return events
 
     def release(self) -> None:
-        """Lets everything go on that stands still."""
+        """Lets everything go on that stands still, and ends every poison."""
+        self._poisons.clear()
+        self._poison()
         for _, node in self._paused:
             self._signal(node, signal.SIGCONT)
         self._paused.clear()
@@ -55,6 +75,13 @@ class Injector:
     def _strike(self, strike: Strike) -> list[dict[str, Any]]:
         if strike.fault is Fault.POWER_LOSS:
             return self._power_loss(strike)
+        if strike.poison is not None:
+            if not self._poisons:
+                self._set_aside = self._count_set_aside()
+            self._poisons.append(strike)
+            self._poison()
+            about = {"share": strike.poison.share, "leg": "far" if strike.poison.far else "near"}
+            return [{"event": "fault", "fault": str(strike.fault), "nodes": list(strike.nodes), **about}]
         number = signal.SIGSTOP if strike.fault is Fault.PAUSE else signal.SIGKILL
         events = []
         for node in strike.nodes:
@@ -84,6 +111,21 @@ class Injector:
                 "written_bytes": size, "kept_bytes": kept,
             })  # fmt: skip
         return events
+
+    def _poison(self) -> None:
+        """Tells each node what fails there now: of several poisons of one kind of leg the strongest."""
+        asked = np.zeros_like(self._pool.board.poison)
+        for strike in self._poisons:
+            if strike.poison is None:
+                continue
+            for node in strike.nodes:
+                leg = int(strike.poison.far)
+                asked[node, leg] = max(asked[node, leg], threshold_of(strike.poison.share))
+                asked[node, 2] = strike.poison.heals_after
+        self._pool.board.poison[:] = asked
+
+    def _count_set_aside(self) -> int:
+        return int(self._pool.board.nodes["set_aside"].sum())
 
     def _signal(self, node: int, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):  # it ended by itself in the meantime

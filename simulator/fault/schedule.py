@@ -36,6 +36,22 @@ class Fault(StrEnum):
     SLOW = "slow"  # what a node begins takes longer
     UNIT_LOSS = "unit_loss"  # a unit with all its nodes is gone
     DEPENDENCY = "dependency"  # the dependency is out
+    POISON = "poison"  # the booking of some operations fails inside the process, until the strike's `until_ns`
+
+
+@dataclass(frozen=True, slots=True)
+class Poisoning:
+    """What a poison does.
+
+    Attributes:
+        share: of all ids, picked by their hash; above 0, at most 1.
+        far: whether far legs fail, rather than requests.
+        heals_after: how many tries of each fail; 0: all.
+    """
+
+    share: float
+    far: bool
+    heals_after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +63,11 @@ class Strike:
         until_ns: when it is over, at the latest when the run is; None: it strikes in an instant, as a kill or a power
             loss does on the wall clock.
         fault: what breaks.
-        nodes: which nodes, in order: one, for a power loss all of them, for a unit or the dependency none.
+        nodes: which nodes, in order: one, for a power loss and most poisons all of them, for a unit or the dependency none.
         unit: the unit that is lost; None: no unit is.
         factor: of a slow node.
         hangs: whether a dependency that is out gives no answer at all.
+        poison: what a poison does; None for every other fault.
     """
 
     at_ns: int
@@ -60,6 +77,7 @@ class Strike:
     unit: int | None = None
     factor: float = 1.0
     hangs: bool = False
+    poison: Poisoning | None = None
 
 
 class Schedule:
@@ -128,14 +146,17 @@ def _expand(
             until_ns = duration_ns if fault.for_ is None else min(at_ns + fault.for_, duration_ns)
         elif restart_ns is not None:
             until_ns = at_ns + (restart_ns if fault.for_ is None else fault.for_)
-        if kind is Fault.POWER_LOSS:
+        if fault.takes_every_node:
             struck = tuple(range(nodes))
         elif kind in (Fault.UNIT_LOSS, Fault.DEPENDENCY):
             struck = ()
         else:
             struck = (fault.node if fault.node is not None else _below(nodes, key, draw),)
         factor = 1.0 if kind is not Fault.SLOW else SLOW_FACTOR if fault.factor is None else fault.factor
-        yield Strike(at_ns, until_ns, kind, struck, fault.unit, factor, fault.mode == "hang")
+        poison = None
+        if kind is Fault.POISON:
+            poison = Poisoning(fault.share or 0.0, fault.leg == "far", fault.heals_after or 0)
+        yield Strike(at_ns, until_ns, kind, struck, fault.unit, factor, fault.mode == "hang", poison)
 
 
 def _below(bound: int, key: np.uint64, index: int) -> int:

@@ -16,6 +16,7 @@ from simulator.ledger.books import AVAILABLE, RESERVED, Books
 from simulator.seeds import mix
 from simulator.transaction import Kind
 
+
 class Flaw(IntEnum):
     """Why an operation cannot be booked."""
 
@@ -96,7 +97,7 @@ def flaw_of_far_leg(books: Books, origin: int, shard: int, m: np.void) -> int:
 
 
 @inlined
-def flaw_of_request(  # noqa: C901, PLR0911, PLR0912  one line for each
+def flaw_of_request(  # noqa: PLR0911  one line for each
     books: Books, shard: int, far: int, row: int, closes: bool, m: np.void  # noqa: FBT001  a kernel knows no keywords
 ) -> int:  # fmt: skip
     """What keeps a request that is not refused from being booked at its home.

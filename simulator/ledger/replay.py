@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 _REFUND, _POST, _VOID = int(Kind.REFUND), int(Kind.POST), int(Kind.VOID)
 _OK, _REJECTED, _NONE = int(Status.OK), int(Status.REJECTED), int(Reason.NONE)
 _LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_CREDIT, _LEG_RESERVE, _LEG_RELEASE, _LEG_EXPIRE = (
-    int(leg)
-    for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE, Leg.EXPIRE)
+    int(leg) for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE, Leg.EXPIRE)
 )
 _LEG_DEAD, _POISON, _FAILED = int(Leg.DEAD), int(Reason.POISON), int(Status.FAILED)
 _PLAIN, _HELD, _CLOSED, _REFUNDABLE = (int(s) for s in State)
 
 
 @kernel
-def restore(  # noqa: C901, PLR0915  a kernel is long but straight
+def restore(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
     books: Books, records: NDArray[np.void]
 ) -> int:
     """Books every record again; returns how many did not fit this node (0 unless the journal is another's)."""

@@ -47,6 +47,7 @@ class Results:
     applied: list[int]  # records in the log of each shard; where there is no log, answers `ok` by the payer's shard
     node_details: list[dict[str, Any]] = field(default_factory=list)  # pid, commit_ms, handed_on … of each node
     journal: dict[str, Any] = field(default_factory=dict)
+    dead_letters: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
     stop_reason: str = "duration"
@@ -250,6 +251,7 @@ def summarise(results: Results) -> dict[str, Any]:
             for j in judged
         ],
         "journal": results.journal,
+        "dead_letters": results.dead_letters,
         "resources": results.resources,
     }
 

@@ -34,7 +34,9 @@ from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
 from simulator.run.folder import whoever_listens
 from simulator.scenario.platform import PLUGIN_GROUP
+from simulator.shard.dead_letters import dead_letters_path
 from simulator.shard.layout import Durability, Shape, shared_array
+from simulator.shard.poison import PoisonRules
 from simulator.shard.pool import Pool
 from simulator.transaction import Status
 from simulator.workload.build import build_source
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from simulator.scenario.model import Scenario
     from simulator.scenario.platform import Embedded
 
+_NS_PER_S = 1_000_000_000
 _START_NS = 50_000_000  # from "all ready" to the first possible arrival
 _LOOK_S = 0.25  # how often the control process looks at the run
 _RECOVERING_LOOK_S = 0.02  # the same while a node is coming back, so that its recovery is timed well
@@ -79,6 +82,7 @@ class Run:
     rss_peak_bytes: int = 0
     released_s: float = 0.0
     ended: Ended | None = None
+    told_dead: dict[int, tuple[int, int]] = field(default_factory=dict)  # by node: dead letters told of, and when
 
     def event(self, name: str, **details: Any) -> None:  # noqa: ANN401  whatever is worth noting
         """Notes that something happened now."""
@@ -183,6 +187,8 @@ def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
         hold_term_ns=embedded.hold_expiry,
         drop_oldest=embedded.overflow == "drop_oldest",
         snapshot_records=embedded.snapshot_records,
+        poison=PoisonRules(embedded.poison.tries, embedded.poison.wait, embedded.poison.dead_letters),
+        max_rate=None if embedded.max_rate is None else int(embedded.max_rate),
     )  # fmt: skip
 
 
@@ -254,6 +260,7 @@ def _watch(run: Run, view: View, phase: Phase) -> None:
             run.event(event.pop("event"), **event)
         for notice in run.pool.supervise():
             run.event(notice.event, node=notice.node, **notice.details)
+        _tell_dead_letters(run, run.pool)
         failures = run.pool.failures()
         if failures:
             run.failure = "; ".join(f"node {f.node} stopped: {f.reason}" for f in failures)
@@ -264,6 +271,17 @@ def _watch(run: Run, view: View, phase: Phase) -> None:
     run.rss_peak_bytes = max(run.rss_peak_bytes, sum(_rss_bytes(pid) for pid in pids))
     with whoever_listens():
         view.update(_snapshot(run, phase))
+
+
+def _tell_dead_letters(run: Run, pool: Pool) -> None:
+    """An event for each node that has new dead letters, at most one a second: as many as a run has seconds."""
+    now_ns = run.clock.now_ns()
+    dead = pool.board.nodes["dead_requests"] + pool.board.nodes["dead_credits"]
+    for node in np.flatnonzero(dead).tolist():
+        told, when_ns = run.told_dead.get(node, (0, -_NS_PER_S))
+        if dead[node] > told and now_ns - when_ns >= _NS_PER_S:
+            run.told_dead[node] = int(dead[node]), now_ns
+            run.event("dead_letters", node=node, count=int(dead[node]), new=int(dead[node]) - told)
 
 
 def _rss_bytes(pid: int) -> int:
@@ -335,7 +353,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         ),
         audit=audit, owners=run.backend.owners().tolist(),
         applied=(run.pool.board.applied if run.pool else run.tallies.shard_ok.sum(axis=0)).tolist(),
-        node_details=_node_details(run), journal=_journal(run),
+        node_details=_node_details(run), journal=_journal(run), dead_letters=_dead_letters(run),
         resources={
             "rss_peak_bytes": run.rss_peak_bytes,
             "cpu_s": round(ended.cpu_s + sum(int(run.pool.row(n)["cpu_ns"]) for n in range(run.backend.nodes)) / 1e9, 3)
@@ -384,6 +402,23 @@ def _node_details(run: Run) -> list[dict[str, Any]]:
         }
         for node, row in ((n, run.pool.row(n)) for n in range(run.backend.nodes))
     ]
+
+
+def _dead_letters(run: Run) -> dict[str, Any]:
+    if run.pool is None:
+        return {}
+    rows = run.pool.board.nodes
+    paths = [dead_letters_path(run.folder / "journal", node) for node in range(len(rows))]
+    return {
+        "count": int(rows["dead_requests"].sum() + rows["dead_credits"].sum()),
+        "requests": int(rows["dead_requests"].sum()),
+        "credits": int(rows["dead_credits"].sum()),
+        "set_aside": int(rows["set_aside"].sum()),
+        "retried": int(rows["retried"].sum()),
+        "healed": int(rows["healed"].sum()),
+        "unwritten": int(rows["dead_unwritten"].sum()),
+        "files": [str(path.relative_to(run.folder)) for path in paths if path.exists()],
+    }
 
 
 def _journal(run: Run) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _TARGET_PATTERN = r"^(node\[(\*|0|[1-9][0-9]{0,4})\]|unit\[(0|[1-9][0-9]{0,2})\]
 SLOW_FACTOR = 10.0  # of a slow node, where the fault does not say
 
 VIRTUAL_ONLY = ("slow", "unit_loss", "dependency")
-LASTING = ("pause", *VIRTUAL_ONLY)  # they take a while; the others strike in an instant (on the wall clock)
+LASTING = ("pause", "poison", *VIRTUAL_ONLY)  # they take a while; the others strike in an instant (on the wall clock)
 
 
 def _fault_target(target: str) -> str:
@@ -38,15 +38,16 @@ class PlannedFault(Model):
         description="When it strikes, from the start; with every: when the first interval begins."
     )
     fault: Annotated[
-        Literal["kill", "power_loss", "pause", "slow", "unit_loss", "dependency"],
+        Literal["kill", "power_loss", "pause", "poison", "slow", "unit_loss", "dependency"],
         not_yet(
             "latency", "bandwidth", "loss", "timeout", "reset_peer", "partition", "disk_full", "io", "cpu",
-            "retry_storm", instead="kill, power_loss or pause",
+            "retry_storm", instead="kill, power_loss, pause or poison",
         ),
     ] = Field(
         description=(
             "kill: a node's process ends at once · pause: it stands still, then goes on · "
-            "power_loss: every node is killed, and what its disk had not synced is gone. On the virtual clock also · "
+            "power_loss: every node is killed, and what its disk had not synced is gone · "
+            "poison: the booking of some operations fails inside the node. On the virtual clock also · "
             "slow: a node takes factor times as long · unit_loss: a unit is gone · dependency: the dependency is out."
         )
     )  # fmt: skip
@@ -54,7 +55,7 @@ class PlannedFault(Model):
         Annotated[str, AfterValidator(_fault_target), Field(json_schema_extra={"pattern": _TARGET_PATTERN})] | None
     ) = Field(
         default=None,
-        description="node[0], node[1] …, or node[*]: a random node each time; unit[0] … for unit_loss; the rest take none.",
+        description="node[0], node[1] …, or node[*]: a random node each time; unit[0] … for unit_loss; left out by the rest.",
     )
     for_: PositiveNs | None = Field(
         alias="for",
@@ -77,6 +78,20 @@ class PlannedFault(Model):
         description="dependency: error: it says so at once, the default · hang: no answer while it is out.",
     )
 
+    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="poison: which share of the transactions fails, picked by their ids."
+    )
+    heals_after: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None, description="poison: so many tries fail, the next succeeds; left out: none does."
+    )
+    leg: Literal["near", "far"] | None = Field(
+        default=None,
+        description=(
+            "poison: near: requests fail, and their clients are told, the default · far: credits of what is paid already "
+            "fail, and the audit names them."
+        ),
+    )
+
     @model_validator(mode="after")
     def _is_one_fault(self) -> Self:
         refuse([*self._target_problems(), *self._parameter_problems(), *self._repeat_problems()])
@@ -92,6 +107,8 @@ class PlannedFault(Model):
         elif self.fault == "unit_loss":
             if self.unit is None:
                 yield ("target",), "is missing; unit_loss takes one unit: write 'unit[0]'"
+        elif self.target is None and self.fault == "poison":
+            return
         elif self.target is None:
             yield ("target",), f"is missing; {self.fault} strikes one node: write 'node[0]', or 'node[*]' for any"
         elif self.unit is not None:
@@ -102,6 +119,12 @@ class PlannedFault(Model):
             yield ("factor",), f"is of no use to {self.fault}; only slow takes it"
         if self.mode is not None and self.fault != "dependency":
             yield ("mode",), f"is of no use to {self.fault}; only dependency takes it"
+        if self.fault != "poison":
+            for key in ("share", "heals_after", "leg"):
+                if getattr(self, key) is not None:
+                    yield (key,), f"is of no use to {self.fault}; only poison takes it"
+        elif self.share is None:
+            yield ("share",), "is missing; say which share of the transactions fails, for example 0.001"
 
     def _repeat_problems(self) -> Iterable[Problem]:
         if self.every is None:
@@ -116,18 +139,25 @@ class PlannedFault(Model):
     def problems_on(self, clock: str) -> Iterable[Problem]:
         """What is wrong with it on this clock."""
         if clock == "virtual":
+            if self.fault == "poison":
+                yield ("fault",), "'poison' happens on the wall clock only; write clock: wall, or another fault"
             return
         if self.fault in VIRTUAL_ONLY:
             yield (
                 ("fault",),
                 f"{self.fault!r} happens on the virtual clock only; write clock: virtual, or another fault",
             )
-        elif self.for_ is not None and self.fault != "pause":
+        elif self.for_ is not None and self.fault not in LASTING:
             yield ("for",), f"{self.fault} strikes in an instant and takes no duration; leave for out"
 
     @property
+    def takes_every_node(self) -> bool:
+        """Whether it strikes all nodes at once."""
+        return self.fault == "power_loss" or (self.fault == "poison" and self.target is None)
+
+    @property
     def node(self) -> int | None:
-        """The node that is struck; None: a random one each time (power_loss: all)."""
+        """The node that is struck; None: a random one each time, or all of them (`takes_every_node`)."""
         return self._index_of("node")
 
     @property

@@ -215,7 +215,7 @@ class Scenario(Model):
     def _size_problems(self) -> Iterable[Problem]:
         accounts, merchants = self.load.accounts, self.load.merchants.count
         embedded = self.backend.embedded
-        if embedded is not None and embedded.restarts and any(f.fault != "pause" for f in self.faults):
+        if embedded is not None and embedded.restarts and any(f.fault not in ("pause", "poison") for f in self.faults):
             # What a node lost is asked for again; by then its first copy may have been booked, and must still be known.
             least = min(self.dispatcher.in_flight, embedded.nodes * embedded.queue)
             if embedded.remember < least:
@@ -246,6 +246,12 @@ class Scenario(Model):
             if fault.node is not None and fault.node >= nodes:
                 known = f"the last of {nodes} is node[{nodes - 1}]" if nodes > 1 else "the only one is node[0]"
                 yield ("faults", index, "target"), f"there is no node[{fault.node}]; {known}"
+            if embedded is not None and fault.heals_after is not None and fault.heals_after >= embedded.poison.tries:
+                tries = embedded.poison.tries
+                message = (
+                    f"nothing is tried more than {tries} times (backend.embedded.poison.tries), so it would never heal"
+                )
+                yield ("faults", index, "heals_after"), f"{message}; write less, or more tries"
             if self.clock != "virtual":
                 continue
             if fault.unit is not None and fault.unit >= fleet.units:

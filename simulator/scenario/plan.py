@@ -140,6 +140,9 @@ def describe_fault(fault: PlannedFault, duration_ns: int) -> str:
         what = f"loss of unit {fault.unit}" if fault.fault == "unit_loss" else "the dependency is out"
     if fault.fault == "slow":
         what += f" {SLOW_FACTOR if fault.factor is None else fault.factor:g} times"
+    if fault.fault == "poison":
+        legs = "credits" if fault.leg == "far" else "requests"
+        what = f"poison {fault.share:.4g} of the {legs} on {'every node' if fault.takes_every_node else node}"
     if fault.fault in LASTING:
         what += " to the end" if fault.for_ is None else f" for {format_duration(fault.for_)}"
     start, strikes = format_duration(fault.at), fault.strikes(duration_ns)

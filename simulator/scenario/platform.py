@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
 from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, between, is_mapping, not_yet, refuse
+from simulator.scenario.load import HIGHEST_RATE_PER_S
 from simulator.scenario.spelling import known_words
-from simulator.scenario.units import NS_PER_S, DurationNs, quoted
+from simulator.scenario.units import NS_PER_S, DurationNs, RatePerS, format_rate, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,29 @@ class Interval(Model):
     """The journal is synced once an interval: a power cut loses at most that much."""
 
     interval: Annotated[DurationNs, between(1_000_000, 60 * NS_PER_S)] = Field(description="Between two syncs.")
+
+
+class Poison(Model):
+    """What happens to an operation that cannot be booked: so many tries, then a dead letter."""
+
+    tries: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="How often it is tried in all; then it fails for good."
+    )
+    wait: Annotated[DurationNs, between(0, 60 * NS_PER_S)] = Field(
+        default=10_000_000, description="Least time between two tries; what must not overtake it waits too."
+    )
+    dead_letters: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=10_000, description="Lines of a node's dead-letter file, which also ends at 8 MiB; the rest is counted."
+    )
+
+
+def _whole_rate(per_s: float) -> float:
+    if per_s < 1 or per_s != int(per_s) or per_s > HIGHEST_RATE_PER_S:
+        raise ValueError(
+            f"{format_rate(per_s)!r} is no rate for a node; write a whole number a second, at most "
+            f"{format_rate(HIGHEST_RATE_PER_S)}"
+        )
+    return per_s
 
 
 class Embedded(Model):
@@ -67,6 +91,13 @@ class Embedded(Model):
         default=20_000_000,
         description="Journal records between two snapshots of a node; bounds how long a restart replays.",
     )
+    max_rate: Annotated[RatePerS, AfterValidator(_whole_rate)] | None = Field(
+        default=None,
+        description=(
+            "How many requests a second each node takes from its clients, to model a smaller platform; left out: all it can."
+        ),
+    )
+    poison: Poison = Field(default=Poison(), description="What happens to an operation that cannot be booked.")
     restarts: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=1_000, description="How often a dead node is started again; 0: a dead node ends the run."
     )

@@ -1,8 +1,8 @@
 """The dead-letter file of a node: one line of JSON for each operation that could not be booked, try after try.
 
-It is for people. What counts stands in the journal, which has a record for each (`Reason.POISON`): the line is written after that
-record is as durable as asked, and one that a crash has prevented is written by the restart, from the journal. The file is bounded in
-lines and in bytes; beyond, dead letters are only counted. A line that cannot be written (a full disk) is counted likewise.
+It is for people. What counts stands in the journal, which has a record for each (`Reason.POISON`): the line is written after
+that record is as durable as asked, and one that a crash has prevented is written by the restart, from the journal. The file is
+bounded in lines and in bytes; beyond, dead letters are only counted, and so is a line that finds no room on the disk.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The kernel stops in front of an operation that it cannot book (`simulator.ledger.flaws`), or raises there; either way of that
 one nothing was changed, and everything before it stands. It is set aside (`simulator.shard.set_aside`) and the batch goes on
-behind it. After `tries` tries in all, at least `wait_ns` apart, it is buried: one record in the journal (`simulator.ledger.post.bury`)
-and one line in the node's dead-letter file.
+behind it. After `tries` tries in all, at least `wait_ns` apart, it is buried: one record in the journal
+(`simulator.ledger.post.bury`) and one line in the node's dead-letter file.
 
 Without any such operation this costs nothing but a look at an empty room.
 """
@@ -39,8 +39,11 @@ class PoisonRules(NamedTuple):
     dead_letters: int = 10_000  # lines of a node's file
 
 
+DEFAULT_RULES = PoisonRules()
+
+
 class Calls(NamedTuple):
-    """What the node does with its own rooms: `apply(slots, start, count)`, `bury(slots, at)`, and whether there is room for one more."""
+    """What the node does with its own rooms: `apply(slots, start, count)`, `bury(slots, at)`, is there `room()` for one more."""
 
     apply: Callable[[NDArray[Any], int, int], int]
     bury: Callable[[NDArray[Any], int], int]
@@ -176,9 +179,7 @@ class PoisonGuard:
         for record in records[records["reason"] == Reason.POISON]:
             shard, lsn = int(record["shard"]), int(record["lsn"])
             if not self._letters.knows(shard, lsn):
-                self.note(
-                    record, what=what_of(record), lsn=lsn, shard=shard, now_ns=now_ns, tries=None, why=LOST_LINE
-                )
+                self.note(record, what=what_of(record), lsn=lsn, shard=shard, now_ns=now_ns, tries=None, why=LOST_LINE)
 
     def close(self) -> None:
         """Closes the dead-letter file."""

@@ -1,7 +1,7 @@
 """A node provisioned for so many requests a second: a token bucket at its intake.
 
-What it does not take stays in its ring, and a full ring is an answer as ever: this is the real way in which a platform that is too
-small pushes back, on a machine that could do more. The bucket holds `BURST_NS` worth of tokens, so that it evens out nothing
+What it does not take stays in its ring, and a full ring is an answer as ever: this is how a platform that is too small really
+pushes back, on a machine that could do more. The bucket holds `BURST_NS` worth of tokens, so that it evens out nothing
 longer than a few turns.
 """
 

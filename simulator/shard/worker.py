@@ -20,8 +20,8 @@ import numpy as np
 from simulator import process
 from simulator.ledger.books import AVAILABLE, RESERVED, open_books, touched
 from simulator.ledger.digest import BUCKETS, add_legs
-from simulator.ledger.holds import expire
 from simulator.ledger.flaws import FLAWS, Flaw
+from simulator.ledger.holds import expire
 from simulator.ledger.post import FLAW, GAPS, JOURNAL, MARKS, REFUSED, REPLIES, TAKEN, apply, bury, forget, refuse
 from simulator.ledger.replay import refill_outbox, restore
 from simulator.measure.histogram import count_one
@@ -29,7 +29,7 @@ from simulator.shard import snapshot
 from simulator.shard.dead_letters import DeadLetters, dead_letters_path
 from simulator.shard.journal import Journal, JournalError, JournalReader, closing_path, journal_path
 from simulator.shard.layout import FILE_HEADER, RECORD, Board, Durability, NodeState, Shape, Stop
-from simulator.shard.poison import Calls, PoisonGuard, PoisonRules, nothing
+from simulator.shard.poison import DEFAULT_RULES, Calls, PoisonGuard, PoisonRules, nothing
 from simulator.shard.ring import TAIL, Doorbell, Ring, push_wrapped, release, waiting
 from simulator.shard.snapshot import Point, snapshot_path
 from simulator.shard.throttle import TokenBucket
@@ -76,7 +76,7 @@ class Node:
         self, node: int, shape: Shape, wiring: Wiring, board: Board, *,
         folder: Path, durability: Durability, interval_ns: int, run: int,
         hold_term_ns: int = 600_000_000_000, drop_oldest: bool = False,
-        snapshot_records: int = 20_000_000, poison: PoisonRules = PoisonRules(), max_rate: int | None = None,
+        snapshot_records: int = 20_000_000, poison: PoisonRules = DEFAULT_RULES, max_rate: int | None = None,
     ) -> None:  # fmt: skip
         self.node = node
         self.shape = shape
