@@ -66,7 +66,7 @@ def threshold_of(share: float) -> int:
 
 
 @inlined
-def is_poisoned(key: np.uint64, threshold: int) -> bool:
+def is_poisoned(key: int, threshold: int) -> bool:
     """Whether this id is among those that a fault has picked; the same ids for the same threshold, whatever the run."""
     return threshold > 0 and int64(mix(np.uint64(key) ^ np.uint64(_SALT)) >> np.uint64(1)) < threshold
 
