@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import fake_run
 import numpy as np
 import pytest
 import sim_process
+from rich.console import Console
 
 from simulator.audit.history import read_history
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.fault.schedule import Fault, Poisoning, Schedule
 from simulator.ledger.books import Books
 from simulator.ledger.flaws import is_poisoned, threshold_of
+from simulator.report import render
+from simulator.report.terminal import summary_text
 from simulator.scenario.model import Scenario
 from simulator.scenario.plan import describe_fault
 from simulator.shard.dead_letters import LOST_LINE, DeadLetters, dead_letters_path, letter
@@ -483,8 +488,8 @@ def scenario_with(fault: dict[str, Any], **embedded: Any) -> Scenario:  # noqa: 
         ({"share": 0.0}, "greater than 0"),
         ({"share": 1.5}, "less than or equal to 1"),
         ({"share": 0.1, "heals_after": 3}, "would never heal"),
-        ({"fault": "kill", "target": "node[0]", "share": 0.1}, "is for poison"),
-        ({"fault": "pause", "target": "node[0]", "leg": "far"}, "is for poison"),
+        ({"fault": "kill", "target": "node[0]", "share": 0.1}, "only poison takes it"),
+        ({"fault": "pause", "target": "node[0]", "leg": "far"}, "only poison takes it"),
         ({"share": 0.1, "for": "3s", "every": "2s"}, "would overlap"),
         ({"share": 0.1, "target": "node[2]"}, "there is no node"),
     ],
@@ -503,6 +508,27 @@ def test_a_poison_strikes_every_node_unless_it_names_one_and_lasts_as_long_as_it
     assert (one.nodes, one.until_ns, one.poison) == ((1,), 10 * 10**9, Poisoning(0.25, far=False, heals_after=0))
     assert describe_fault(made.faults[0], 10 * 10**9) == "poison 0.25 of the credits on every node for 2s at 1s"
     assert Scenario.from_data(made.to_data()) == made
+
+
+# What is told of it.
+
+
+def test_the_report_and_the_terminal_tell_of_dead_letters_where_there_are_any(tmp_path: Path) -> None:
+    run = fake_run.write(tmp_path / "run")
+    summary = fake_run.summary(run)
+    assert "Dead letters" not in render(run).read_text("utf-8")
+    summary["dead_letters"] = {
+        "count": 3, "requests": 2, "credits": 1, "set_aside": 9, "retried": 17, "healed": 6, "unwritten": 0,
+        "files": ["journal/node-1.dead-letters.jsonl"],
+    }  # fmt: skip
+    fake_run.write_json(run / "summary.json", summary)
+    page = render(run).read_text("utf-8")
+    assert "Dead letters: what could not be booked" in page
+    assert "journal/node-1.dead-letters.jsonl" in page
+    console = Console(width=200, file=io.StringIO())
+    console.print(summary_text(summary, run))
+    told = str(console.file.getvalue())  # type: ignore[attr-defined]  # a StringIO
+    assert "poison      3 dead letters, 6 succeeded at a later try" in told
 
 
 # Whole runs.

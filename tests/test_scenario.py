@@ -256,7 +256,11 @@ PAUSE = "at: 1s, fault: pause, target: 'node[1]'"
 
 FAULTY = {
     "an unknown fault": ("at: 1s, fault: kil, target: 'node[1]'", "fault: 'kil' is not one of", "did you mean kill?"),
-    "a fault of later": ("at: 1s, fault: latency", "fault: ", "not available yet; use kill, power_loss or pause"),
+    "a fault of later": (
+        "at: 1s, fault: latency",
+        "fault: ",
+        "not available yet; use kill, power_loss, pause or poison",
+    ),
     "a fault that is no word": ("at: 1s, fault: 5, target: 'node[1]'", "fault: ", "5 is not one of kill, power_loss"),
     "an unknown key": (f"{KILL}, tims: 3", "tims: ", "did you mean times?"),
     "the key that only Python has": (f"{PAUSE}, for_: 3s", "for_: ", "did you mean for?"),

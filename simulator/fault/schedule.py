@@ -33,10 +33,10 @@ class Fault(StrEnum):
     KILL = "kill"  # the process ends at once, as by `kill -9`
     POWER_LOSS = "power_loss"  # every node is killed, and what its disk had not synced is gone
     PAUSE = "pause"  # the process stands still, as by SIGSTOP, until the strike's `until_ns`
+    POISON = "poison"  # the booking of some operations fails inside the process, until the strike's `until_ns`
     SLOW = "slow"  # what a node begins takes longer
     UNIT_LOSS = "unit_loss"  # a unit with all its nodes is gone
     DEPENDENCY = "dependency"  # the dependency is out
-    POISON = "poison"  # the booking of some operations fails inside the process, until the strike's `until_ns`
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,7 @@ def _words(run: RunFolder) -> dict[str, Any]:
         "anomalies": _anomalies(run.audit),
         "validity": summary["validity"],
         "journal": _journal(summary),
+        "dead_letters": _dead_letters(summary),
         "events": _events(run),
         "environment": _environment(run),
         "scenario_text": run.scenario,
@@ -362,6 +363,23 @@ def _anomalies(audit: dict[str, Any]) -> Table:
     ]
     head = ("anomaly", "meaning", "example transactions", "found")
     return Table("What the audit looked for", head, rows, words=frozenset({0, 1, 2}))
+
+
+def _dead_letters(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was set aside and what became of it; nothing, if nothing was."""
+    found = summary.get("dead_letters") or {}
+    if not found.get("set_aside") and not found.get("count"):
+        return []
+    labels = (
+        ("set_aside", "could not be booked at first"),
+        ("retried", "further tries"),
+        ("healed", "succeeded at one of them"),
+        ("requests", "dead letters: requests, told failed"),
+        ("credits", "dead letters: credits, their money on transit"),
+        ("unwritten", "dead letters beyond the bound of the file"),
+    )
+    facts = [(label, count(found.get(key))) for key, label in labels]
+    return [*facts, ("files", ", ".join(map(plain, found.get("files") or [])) or "none")]
 
 
 def _journal(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -347,6 +347,15 @@ def _nodes(summary: dict[str, Any]) -> RenderableType:
     return table
 
 
+def _dead_letters(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """One line, if anything could not be booked."""
+    if not found.get("count") and not found.get("set_aside"):
+        return []
+    healed = f"{count(found.get('healed'))} succeeded at a later try"
+    files = ", ".join(plain(name) for name in found.get("files") or [])
+    return [("poison", f"{count(found.get('count'))} dead letters, {healed}{f'; {files}' if files else ''}")]
+
+
 def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
     audit, validity, value = summary.get("audit", {}), summary.get("validity", {}), summary.get("value", {})
     currency = str(value.get("currency", "CNY"))
@@ -358,6 +367,7 @@ def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
     rows = [
         ("settled", f"{settled} of {wording.money(value.get('offered_minor'), currency)} offered"),
         ("audit", f"{books}, money created or lost: {drift}"),
+        *_dead_letters(summary.get("dead_letters") or {}),
         ("validity", plain(validity.get("verdict", NO_DATA))),
         *(("", plain(reason)) for reason in validity.get("reasons", [])),
         ("report", str(run_folder / "report.html")),
