@@ -112,10 +112,26 @@ def run(
     clock: Clock = None,
     seed: Seed = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder, which must not exist yet.")] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="PATH=A,B,C",
+            help="Run one variant for each value, e.g. balancer.policy=random,p2c; repeated: every combination.",
+        ),
+    ] = None,
     *,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
 ) -> int:
     """Run a scenario; its results go to a folder below results/."""
+    if vary:
+        from simulator.scenario.vary import expand, parse_axes  # noqa: PLC0415  heavy
+
+        axes = parse_axes(vary)
+        variants = expand(scenario, axes, _overrides(settings, clock, seed), os.environ)
+        from simulator.run.sweep import run_sweep  # noqa: PLC0415  heavier
+
+        return run_sweep(axes, variants, out=out, quiet=quiet)
     from simulator.scenario.loader import load  # noqa: PLC0415  heavy
 
     loaded = load(scenario, _overrides(settings, clock, seed), os.environ)
@@ -137,7 +153,7 @@ def check(scenario: ScenarioFile, settings: Set = None, clock: Clock = None, see
 
 @_verb
 def report(run: RunFolder) -> int:
-    """Render a run's report again."""
+    """Render the report of a run, or of a sweep, again."""
     from simulator.report import render  # noqa: PLC0415  heavy
 
     typer.echo(str(render(run)))

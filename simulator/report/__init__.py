@@ -1,5 +1,5 @@
-"""From a run's `folder` to its readers: `wording` (its verdict in a sentence), `terminal`, `html` and `figures`."""
+"""From a run's `folder` to its readers: `wording` (verdicts in words), `terminal`, `html`, `figures`; `sweep` for many runs."""
 
-from simulator.report.html import render
+from simulator.report.sweep import render
 
 __all__ = ["render"]

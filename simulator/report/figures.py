@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from simulator.report import wording
 
 if TYPE_CHECKING:
-    from simulator.report.folder import Cell, Columns, RunFolder
+    from simulator.report.folder import Cell, Columns, Curve, RunFolder
 
 POINTS_MAX = 2_000  # per line: more than a screen has pixels
 NODES_MAX = 12  # stacked separately; beyond, the rest is one band, or no colour can be told from the next
@@ -95,18 +95,18 @@ def thin(x: list[float], y: list[Cell], limit: int = POINTS_MAX) -> tuple[list[f
     return [x[at] for at in kept], [y[at] for at in kept]
 
 
-def _line(columns: Columns, column: str, label: str, style: str) -> Series:
+def time_line(columns: Columns, column: str, label: str, style: str, limit: int = POINTS_MAX) -> Series:
+    """A column over time, at most `limit` points of it."""
     if column not in columns or "second" not in columns:
         return Series(label, style, [], [])
-    x, y = thin(_seconds(columns), columns[column])
+    x, y = thin(_seconds(columns), columns[column], limit)
     return Series(label, style, x, y)
 
 
-def _rate_line(columns: Columns, column: str, label: str, style: str) -> Series:
-    """A line of what is counted in each window, per second."""
-    return _line(
-        {**columns, column: _per_second(columns, column)} if column in columns else columns, column, label, style
-    )
+def rate_line(columns: Columns, column: str, label: str, style: str, limit: int = POINTS_MAX) -> Series:
+    """A line of what is counted in each window, per second; at most `limit` points of it."""
+    known = {**columns, column: _per_second(columns, column)} if column in columns else columns
+    return time_line(known, column, label, style, limit)
 
 
 def _per_second(columns: Columns, column: str) -> list[Cell]:
@@ -132,10 +132,10 @@ def _rate(run: RunFolder) -> Figure:
         x_title=TIME,
         y_title="transactions per second",
         series=[
-            _rate_line(run.series, "target", "target curve", "target"),
-            _rate_line(run.series, "offered", "offered", "offered"),
-            _rate_line(run.series, "sent", "sent", "sent"),
-            _rate_line(run.series, "completed", "completed", "completed"),
+            rate_line(run.series, "target", "target curve", "target"),
+            rate_line(run.series, "offered", "offered", "offered"),
+            rate_line(run.series, "sent", "sent", "sent"),
+            rate_line(run.series, "completed", "completed", "completed"),
         ],
     )
 
@@ -150,7 +150,7 @@ def _response(run: RunFolder) -> Figure:
         kind="time",
         x_title=TIME,
         y_title="response time (ms)",
-        series=[_line(run.series, f"response_{mark}_ms", label, mark) for mark, label in marks],
+        series=[time_line(run.series, f"response_{mark}_ms", label, mark) for mark, label in marks],
         log=True,
         log_switch=True,
     )
@@ -168,13 +168,15 @@ def _percentiles(run: RunFolder) -> Figure:
         kind="percentile",
         x_title="percentile (% of transactions)",
         y_title="time (ms)",
-        series=[
-            Series(label, tag, [x for x, _ in curve], [max(y, _FLOOR_MS) for _, y in curve])
-            for label, tag, curve in curves
-        ],
+        series=[percentile_series(label, tag, curve) for label, tag, curve in curves],
         log=True,
         log_switch=True,
     )
+
+
+def percentile_series(label: str, style: str, curve: Curve) -> Series:
+    """A quantile function as a line of a logarithmic chart."""
+    return Series(label, style, [x for x, _ in curve], [max(y, _FLOOR_MS) for _, y in curve])
 
 
 def _in_flight(run: RunFolder) -> Figure:
@@ -186,7 +188,7 @@ def _in_flight(run: RunFolder) -> Figure:
         kind="time",
         x_title=TIME,
         y_title="transactions in flight",
-        series=[_line(run.series, "in_flight", "in flight", "in_flight")],
+        series=[time_line(run.series, "in_flight", "in flight", "in_flight")],
     )
 
 
@@ -232,9 +234,9 @@ def _extremes(run: RunFolder) -> Figure:
         x_title=TIME,
         y_title="transactions sent per second",
         series=[
-            _rate_line(run.series, "node_max_sent", "busiest", "p99"),
-            _rate_line(run.series, "node_mean_sent", "average", "offered"),
-            _rate_line(run.series, "node_min_sent", "least busy", "max"),
+            rate_line(run.series, "node_max_sent", "busiest", "p99"),
+            rate_line(run.series, "node_mean_sent", "average", "offered"),
+            rate_line(run.series, "node_min_sent", "least busy", "max"),
         ],
     )
 
@@ -269,8 +271,8 @@ def _value(run: RunFolder) -> Figure:
         x_title=TIME,
         y_title=f"{wording.plain(currency)} per second",
         series=[
-            _major(_rate_line(run.series, "offered_minor", "offered", "offered")),
-            _major(_rate_line(run.series, "settled_minor", "settled", "completed")),
+            _major(rate_line(run.series, "offered_minor", "offered", "offered")),
+            _major(rate_line(run.series, "settled_minor", "settled", "completed")),
         ],
     )
 

@@ -66,8 +66,8 @@ def read(run: Path) -> RunFolder:
     return RunFolder(
         path=run,
         summary=summary,
-        series=_series(run / "timeseries.csv", notes),
-        latency=_latency(run / "latency.hlog", notes),
+        series=read_series(run / "timeseries.csv", notes),
+        latency=read_latency(run, notes),
         audit=_object(run / "audit.json", notes) or summary["audit"],
         environment=_object(run / "environment.json", notes),
         events=_events(run / "events.jsonl", notes),
@@ -136,7 +136,8 @@ def _events(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return events
 
 
-def _series(path: Path, notes: list[str]) -> Columns:
+def read_series(path: Path, notes: list[str]) -> Columns:
+    """The columns of a timeseries.csv."""
     rows = list(csv.reader(_text(path, notes).splitlines()))
     if not rows:
         return {}
@@ -145,6 +146,15 @@ def _series(path: Path, notes: list[str]) -> Columns:
     if len(whole) < len(body):
         notes.append(f"{path.name} has {len(body) - len(whole)} incomplete rows, left out")
     return {name: [_cell(row[at]) for row in whole] for at, name in enumerate(header)}
+
+
+def end_s(columns: Columns) -> float:
+    """Where the last window of a series ends; a second long where it does not say. 1 for no series."""
+    starts = columns.get("second", [])
+    lengths = columns.get("window_s") or [1] * len(starts)
+    return max(
+        (start + (length or 0) for start, length in zip(starts, lengths, strict=False) if start is not None), default=1
+    )
 
 
 def _cell(text: str) -> Cell:
@@ -160,7 +170,9 @@ def _cell(text: str) -> Cell:
     return value if math.isfinite(value) else None
 
 
-def _latency(path: Path, notes: list[str]) -> dict[str, Curve]:
+def read_latency(run: Path, notes: list[str]) -> dict[str, Curve]:
+    """The quantile function of each measure, by its tag, from a run's latency.hlog."""
+    path = run / "latency.hlog"
     if not path.exists():
         notes.append(f"{path.name} is missing")
         return {}

@@ -64,8 +64,11 @@ def render(run: Path) -> Path:
     Raises:
         SimError: `run` is no run's folder, is half-written, or cannot be written to.
     """
-    report = run / "report.html"
-    page = _page(folder.read(run))
+    return write_page(run / "report.html", _page(folder.read(run)))
+
+
+def write_page(report: Path, page: str) -> Path:
+    """Writes a page whole or not at all; raises SimError if it cannot."""
     beside = report.with_suffix(".html.part")  # a reader never sees half a page
     try:
         beside.write_text(page, encoding="utf-8", newline="\n")
@@ -75,26 +78,36 @@ def render(run: Path) -> Path:
     return report
 
 
-def _page(run: RunFolder) -> str:
-    environment = Environment(
+def environment() -> Environment:
+    """What renders the templates of this package: everything escaped, nothing undefined."""
+    made = Environment(
         loader=PackageLoader("simulator.report", package_path=""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["csp_hash"] = _csp_hash
+    made.filters["csp_hash"] = _csp_hash
+    return made
+
+
+def _page(run: RunFolder) -> str:
     charts = figures(run)
-    return environment.get_template("report.html.jinja").render(
-        **_words(run),
-        figures={chart.key: chart for chart in charts},
-        data=_embedded(_data(run, charts)),
-        plotly=Markup(_plotly_js()),  # noqa: S704  the installed wheel's own file, no input of a run
-        NO_DATA=NO_DATA,
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            **_words(run),
+            figures={chart.key: chart for chart in charts},
+            data=embedded(_data(run, charts)),
+            plotly=Markup(plotly_js()),  # noqa: S704  the installed wheel's own file, no input of a run
+            NO_DATA=NO_DATA,
+        )
     )
 
 
-def _plotly_js() -> str:
+def plotly_js() -> str:
+    """The chart library's own script."""
     # Imported here: nobody but a report needs it. Newlines as an HTML parser sees them, or the hash would not match.
     from plotly.offline import get_plotlyjs  # noqa: PLC0415
 
@@ -106,7 +119,7 @@ def _csp_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()
 
 
-def _embedded(data: dict[str, Any]) -> Markup:
+def embedded(data: dict[str, Any]) -> Markup:
     """JSON that cannot end the script element it stands in, whatever a name in it says."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
@@ -115,23 +128,13 @@ def _embedded(data: dict[str, Any]) -> Markup:
 
 
 def _data(run: RunFolder, charts: list[Figure]) -> dict[str, Any]:
-    ends = [
-        start + (length or 0)
-        for start, length in zip(run.series.get("second", []), _lengths(run), strict=False)
-        if start is not None
-    ]
     timed = [(number(event.get("t_s")), plain(event.get("event", "event"))) for event in run.events]
     return {
         "charts": [chart.data() for chart in charts if not chart.empty],
         "events": [{"t": t, "label": label} for t, label in timed if t is not None][:LINES_MAX],
-        "span": [0, max(ends, default=1)],
-        "fine": any((length or 1) < 1 for length in _lengths(run)),
+        "span": [0, folder.end_s(run.series)],
+        "fine": "window_s" in run.series,
     }
-
-
-def _lengths(run: RunFolder) -> Sequence[float | None]:
-    """The length of each window of the series; a second where it does not say."""
-    return run.series.get("window_s") or [1] * len(run.series.get("second", []))
 
 
 def _words(run: RunFolder) -> dict[str, Any]:

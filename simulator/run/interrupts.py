@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from simulator.errors import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+
+class Asked(Protocol):
+    """Whether somebody asked the run to end."""
+
+    at_once: Callable[[], None]  # what a second time ends first
+
+    @property
+    def count(self) -> int:
+        """How often."""
+        ...
 
 
 class Interrupts:

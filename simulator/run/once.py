@@ -18,7 +18,7 @@ from simulator.report.summary import exit_code
 from simulator.report.terminal import View, open_view, print_summary
 from simulator.run import wall
 from simulator.run.folder import new_folder, nothing_left, reserve, whoever_listens
-from simulator.run.interrupts import Interrupts
+from simulator.run.interrupts import Asked, Interrupts
 from simulator.scenario.loader import dump_scenario
 from simulator.warm import warm
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Assembled(Protocol):
     """A run that is ready to begin: what `wall` and `virtual` make of a scenario."""
 
-    def execute(self, interrupts: Interrupts, view: View) -> None:
+    def execute(self, interrupts: Asked, view: View) -> None:
         """Runs to the end, or to the first interrupt. What it raises leaves nothing behind."""
         ...
 
@@ -73,7 +73,7 @@ def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
     started = datetime.now(UTC)
     folder = new_folder(scenario.name, out, started)
     with Interrupts() as interrupts:
-        summary = carry_out(scenario, folder, console, interrupts, started=started, began=began, quiet=quiet)
+        summary = carry_out(scenario, folder, open_view(console, quiet), interrupts, started=started, began=began)
     with whoever_listens():
         print_summary(console, summary, folder, quiet=quiet)
     write_report(folder)
@@ -81,9 +81,8 @@ def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
 
 
 def carry_out(
-    scenario: Scenario, folder: Path, console: Console, interrupts: Interrupts, *, started: datetime, began: float,
-    quiet: bool,
-) -> dict[str, Any]:  # fmt: skip
+    scenario: Scenario, folder: Path, opened: View, interrupts: Asked, *, started: datetime, began: float
+) -> dict[str, Any]:
     """Runs a scenario into a folder that is there and empty, and writes everything but the report; returns the summary."""
     with nothing_left(folder):
         run = CLOCKS[scenario.clock].assemble(scenario, folder)
@@ -92,7 +91,7 @@ def carry_out(
         facts = {**environment(folder), "started_at": started.isoformat(timespec="seconds")}
         write_json(folder / "environment.json", facts)
         reserved = reserve(folder)
-    with open_view(console, quiet) as view:
+    with opened as view:
         with nothing_left(folder, run.kill):
             run.execute(interrupts, view)
         os.close(reserved)

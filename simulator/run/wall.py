@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulator.arrivals.rate import Rate
-    from simulator.run.interrupts import Interrupts
+    from simulator.run.interrupts import Asked
     from simulator.scenario.model import Scenario
     from simulator.scenario.platform import Embedded
 
@@ -94,7 +94,7 @@ class Run:
         longest = _RECOVERING_LOOK_S if self.pool is not None and self.pool.recovering else _LOOK_S
         return longest if due is None else min(max((due - self.clock.now_ns()) / 1e9, 0.0), longest)
 
-    def execute(self, interrupts: Interrupts, view: View) -> None:
+    def execute(self, interrupts: Asked, view: View) -> None:
         """Starts everything and watches it to its end. Raises BackendError if a process that must not end does."""
         self.ended = _execute(self, interrupts, view)
 
@@ -201,7 +201,7 @@ def _target_per_second(rate: Rate) -> NDArray[np.float64]:
 # ---- during ----
 
 
-def _execute(run: Run, interrupts: Interrupts, view: View) -> Ended:
+def _execute(run: Run, interrupts: Asked, view: View) -> Ended:
     """Starts everything, watches it to its end, and stops the platform. Raises BackendError if the engine dies."""
     if run.pool is not None:
         run.pool.start()
@@ -236,7 +236,7 @@ def _execute(run: Run, interrupts: Interrupts, view: View) -> Ended:
     return ended
 
 
-def _interrupts_seen(run: Run, interrupts: Interrupts) -> bool:
+def _interrupts_seen(run: Run, interrupts: Asked) -> bool:
     """Passes a first interrupt on to the engine; True once there was one, or the platform has failed."""
     if interrupts.count and not run.interrupted and run.stop[0] == Stop.RUN:
         run.interrupted = True

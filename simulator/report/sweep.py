@@ -1,0 +1,263 @@
+"""A sweep's page: its variants side by side, in a table and as curves over one another."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from simulator.errors import SimError, UsageError
+from simulator.report import folder, html, wording
+from simulator.report.figures import TIME, Figure, Series, percentile_series, rate_line, time_line
+from simulator.report.html import Table, Tile, embedded, environment, plotly_js, write_page
+from simulator.report.wording import NO_DATA, count, ms, number, plain, rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from simulator.report.folder import Columns, Curve
+
+LINES_MOST = 24  # six colours in four dashes; beyond, no line can be told from the next
+SWEEP_SCHEMA = 1
+_POINTS_MOST = 6_000  # of a chart in all, so that many variants make no page that is slow to draw
+
+# What a variant is compared by: where it stands in a row of sweep.json, and the head of its column.
+COLUMNS: tuple[tuple[str, str], ...] = (
+    ("verdict", "verdict"),
+    ("offered_per_s", "offered"),
+    ("goodput_per_s", "goodput"),
+    ("p50", "p50"),
+    ("p99", "p99"),
+    ("p99.9", "p99.9"),
+    ("imbalance", "imbalance"),
+)
+
+
+def row_of(summary: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What sweep.json tells of a variant, from its summary.json; None: it has none, because it was not run or failed."""
+    if summary is None:
+        return {
+            "verdict": None, "sentence": "not run", "interrupted": False, "failure": None, "offered": None,
+            "offered_per_s": None, "completed_per_s": None, "goodput_per_s": None, "ok_share": None,
+            "response_time_ms": {}, "imbalance": None, "amplification": None,
+        }  # fmt: skip
+    counts, rates = summary["counts"], summary["rates"]
+    seconds = number(summary.get("duration_s"))
+    return {
+        "verdict": summary["verdict"],
+        "sentence": wording.sentence(dict(summary)),
+        "interrupted": bool(summary.get("interrupted")),
+        "failure": summary.get("failure"),
+        "offered": counts["offered"],
+        "offered_per_s": rates["offered_per_s"],
+        "completed_per_s": rates["completed_per_s"],
+        "goodput_per_s": round(counts["ok"] / seconds, 3) if seconds else None,
+        "ok_share": round(counts["ok"] / counts["offered"], 6) if counts["offered"] else None,
+        "response_time_ms": summary["response_time_ms"],
+        "imbalance": summary["balancer"].get("imbalance_max_over_mean"),
+        "amplification": (summary.get("client") or {}).get("amplification"),
+    }
+
+
+def cells_of(row: Mapping[str, Any]) -> list[str]:
+    """The texts of a row, in the order of COLUMNS."""
+    times = row.get("response_time_ms") or {}
+    imbalance = number(row.get("imbalance"))
+    word = wording.WORDS.get(str(row.get("verdict")), "failed" if row.get("failure") else "not run")
+    return [
+        word + (" (interrupted)" if row.get("interrupted") else ""),
+        rate(row.get("offered_per_s")),
+        rate(row.get("goodput_per_s")),
+        *(ms(times.get(mark)) for mark in ("p50", "p99", "p99.9")),
+        NO_DATA if imbalance is None else f"{imbalance:.3f}",
+    ]
+
+
+def render(path: Path) -> Path:
+    """Writes the report of a run's folder, or of a sweep's, and returns its path; see `render_sweep` and `html.render`."""
+    return render_sweep(path) if (path / "sweep.json").is_file() else html.render(path)
+
+
+def render_sweep(path: Path) -> Path:
+    """Writes `report.html` into a sweep's folder, from sweep.json and its variants' folders, and returns its path.
+
+    Raises:
+        SimError: it is no sweep's folder, or cannot be written to.
+    """
+    sweep = _read(path)
+    variants = sweep["variants"]
+    shown = [row for row in variants if row.get("verdict") is not None][:LINES_MOST]
+    notes: list[str] = []
+    read = [(row, *_files(path / str(row["folder"]), notes)) for row in shown]
+    charts = _figures([(plain(row["name"]), columns, latency) for row, columns, latency in read])
+    left_out = sum(row.get("verdict") is not None for row in variants) - len(shown)
+    page = environment().get_template("sweep.html.jinja").render(
+        name=plain(sweep["scenario"]),
+        description=str(sweep.get("description") or ""),
+        word=_headline(sweep),
+        tone=_tone(sweep),
+        tiles=_tiles(variants),
+        table=_table(sweep),
+        links=[(plain(row["name"]), f"{row['folder']}/report.html", plain(row["sentence"])) for row in variants],
+        facts=_facts(sweep),
+        figures=charts,
+        left_out=f"The first {LINES_MOST} variants are drawn; the table has all." if left_out else "",
+        notes=notes,
+        data=embedded(_data(charts, [columns for _, columns, _ in read])),
+        plotly=Markup(plotly_js()),  # noqa: S704  the installed wheel's own file, no input of a run
+        NO_DATA=NO_DATA,
+    )  # fmt: skip
+    return write_page(path / "report.html", page)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    file = path / "sweep.json"
+    try:
+        sweep = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path} is not a sweep's folder: it has no sweep.json") from None
+    except (OSError, ValueError) as error:
+        raise SimError(f"{file}: cannot be read as JSON, the sweep may not have finished: {error}") from None
+    if not isinstance(sweep, dict) or not isinstance(sweep.get("variants"), list) or "axes" not in sweep:
+        raise SimError(f"{file}: is incomplete: axes or variants missing or of the wrong type")
+    if sweep.get("schema") != SWEEP_SCHEMA:
+        raise SimError(f"{file}: has schema {sweep.get('schema')}; this version reads schema {SWEEP_SCHEMA}")
+    return sweep
+
+
+def _files(run: Path, notes: list[str]) -> tuple[Columns, Curve]:
+    missing: list[str] = []
+    series, latency = folder.read_series(run / "timeseries.csv", missing), folder.read_latency(run, missing)
+    notes += [f"{run.name}: {note}" for note in missing]
+    return series, latency.get("response_time", [])
+
+
+def _figures(variants: Sequence[tuple[str, Columns, Curve]]) -> list[Figure]:
+    limit = max(200, _POINTS_MOST // max(len(variants), 1))
+
+    def lines(draw: Callable[..., Series], column: str) -> list[Series]:
+        return [draw(columns, column, name, f"variant{at}", limit) for at, (name, columns, _) in enumerate(variants)]
+
+    return [
+        Figure(
+            key="percentiles",
+            title="How slow were the slowest? Response time by percentile",
+            reading="One line a variant; the lower the better. Go right for ever rarer, slower transactions: at 99.9% only "
+            "one in 1,000 took longer. Click a name to hide its line.",
+            kind="percentile",
+            x_title="percentile (% of transactions)",
+            y_title="response time (ms)",
+            series=[
+                percentile_series(name, f"variant{at}", curve) for at, (name, _, curve) in enumerate(variants) if curve
+            ],
+            log=True,
+            log_switch=True,
+        ),
+        Figure(
+            key="p99",
+            title="Response time p99 over time",
+            reading="Flat and low is good; a line that climbs is a queue that grows.",
+            kind="time",
+            x_title=TIME,
+            y_title="response time p99 (ms)",
+            series=lines(time_line, "response_p99_ms"),
+            log=True,
+            log_switch=True,
+        ),
+        Figure(
+            key="p50",
+            title="Response time p50 over time",
+            reading="What every second customer met.",
+            kind="time",
+            x_title=TIME,
+            y_title="response time p50 (ms)",
+            series=lines(time_line, "response_p50_ms"),
+            log=True,
+            log_switch=True,
+        ),
+        Figure(
+            key="goodput",
+            title="Goodput: transactions that succeeded, per second",
+            reading="The higher the better. A line that stays down after a disturbance has passed is a platform that does "
+            "not recover by itself.",
+            kind="time",
+            x_title=TIME,
+            y_title="ok per second",
+            series=lines(rate_line, "ok"),
+        ),
+    ]
+
+
+def _data(charts: Sequence[Figure], series: Sequence[Columns]) -> dict[str, Any]:
+    ends = [folder.end_s(columns) for columns in series]
+    return {
+        "charts": [chart.data() for chart in charts if not chart.empty],
+        "events": [],
+        "span": [0, max(ends, default=1)],
+        "fine": any("window_s" in columns for columns in series),
+    }
+
+
+def _table(sweep: Mapping[str, Any]) -> Table:
+    paths = [str(axis["path"]) for axis in sweep["axes"]]
+    rows = [
+        (*(plain((row.get("settings") or {}).get(path, "")) for path in paths), *cells_of(row))
+        for row in sweep["variants"]
+    ]
+    return Table(
+        caption="Variants side by side",
+        head=(*paths, *(head for _, head in COLUMNS)),
+        rows=rows,
+        words=frozenset(range(len(paths) + 1)),
+        note="goodput: transactions that succeeded, per second; p50, p99, p99.9: response times; imbalance: load of the "
+        "busiest node over the mean, 1 is even.",
+    )
+
+
+def _headline(sweep: Mapping[str, Any]) -> str:
+    variants = sweep["variants"]
+    passed = sum(row.get("verdict") == "pass" for row in variants)
+    told = f"{passed} of {len(variants)} variants pass"
+    missing = sum(row.get("verdict") is None for row in variants)
+    if missing:
+        told += f"; {missing} {'were' if missing > 1 else 'was'} not run"
+    return told + ("; interrupted" if sweep.get("interrupted") else "")
+
+
+def _tone(sweep: Mapping[str, Any]) -> str:
+    verdicts = {row.get("verdict") for row in sweep["variants"]}
+    return "pass" if verdicts == {"pass"} else "fail" if "fail" in verdicts else "invalid"
+
+
+def _tiles(variants: Sequence[Mapping[str, Any]]) -> list[Tile]:
+    """The best of each: what a planner looks for first."""
+    found = []
+    for label, key, best, show in (
+        ("Lowest p50", "p50", min, ms),
+        ("Lowest p99", "p99", min, ms),
+        ("Lowest p99.9", "p99.9", min, ms),
+        ("Highest goodput", "goodput_per_s", max, rate),
+        ("Most even", "imbalance", min, lambda value: f"{value:.3f}"),
+    ):
+        known = [(_value(row, key), plain(row["name"])) for row in variants]
+        values = [(value, name) for value, name in known if value is not None]
+        if values:
+            value, name = best(values, key=lambda pair: pair[0])
+            found.append(Tile(label, show(value), name))
+    return found
+
+
+def _value(row: Mapping[str, Any], key: str) -> float | None:
+    return number(row[key] if key in row else (row.get("response_time_ms") or {}).get(key))
+
+
+def _facts(sweep: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("scenario", plain(sweep["scenario"])),
+        ("variants", count(len(sweep["variants"]))),
+        ("started", plain(sweep.get("started_at", ""))),
+        ("whole sweep took", wording.duration(sweep.get("wall_s"))),
+        ("version", plain(sweep.get("version", ""))),
+    ]
