@@ -63,11 +63,11 @@ class Figure:
 
 def figures(run: RunFolder) -> list[Figure]:
     """Return every chart of the report, in reading order."""
-    run = replace(run, series=_without_the_last_moment(run.series))
+    run = replace(run, series=without_the_last_moment(run.series))
     return [_rate(run), _response(run), _percentiles(run), _in_flight(run), _shares(run), _shards(run), _value(run)]
 
 
-def _without_the_last_moment(columns: Columns) -> Columns:
+def without_the_last_moment(columns: Columns) -> Columns:
     """Leave out last seconds in which nothing was asked and next to nothing answered.
 
     They are the few milliseconds of a drain; as points of a line they would read as a collapse.

@@ -9,7 +9,15 @@ from markupsafe import Markup
 
 from simulator.errors import SimError, UsageError
 from simulator.report import folder, html, wording
-from simulator.report.figures import TIME, Figure, Series, percentile_series, rate_line, time_line
+from simulator.report.figures import (
+    TIME,
+    Figure,
+    Series,
+    percentile_series,
+    rate_line,
+    time_line,
+    without_the_last_moment,
+)
 from simulator.report.html import Table, Tile, embedded, environment, plotly_js, write_page
 from simulator.report.wording import NO_DATA, count, ms, number, plain, rate
 
@@ -131,7 +139,7 @@ def _files(run: Path, notes: list[str]) -> tuple[Columns, Curve]:
     missing: list[str] = []
     series, latency = folder.read_series(run / "timeseries.csv", missing), folder.read_latency(run, missing)
     notes += [f"{run.name}: {note}" for note in missing]
-    return series, latency.get("response_time", [])
+    return without_the_last_moment(series), latency.get("response_time", [])
 
 
 def _figures(variants: Sequence[tuple[str, Columns, Curve]]) -> list[Figure]:
