@@ -15,9 +15,10 @@ import numpy as np
 
 from simulator.balancer.choose import choose, note_answered, note_sent, sweep
 from simulator.balancer.policy import open_fleet
-from simulator.kernel import int64, kernel
+from simulator.kernel import inlined, int64, kernel
 from simulator.ledger.books import touched
 from simulator.ledger.digest import fingerprint
+from simulator.measure.histogram import count_one
 from simulator.measure.recorder import (
     HISTORY,
     LAG,
@@ -31,7 +32,9 @@ from simulator.measure.recorder import (
     second_of,
 )
 from simulator.seeds import Stream, stream_key
+from simulator.shard.split import Split, booked_account, home_of, homes, unsplit
 from simulator.transaction import OUTCOME, TRANSACTION, Kind, Reason, Status
+from simulator.workload.hot_keys import NO_HOT_KEYS, HotKeys, is_hot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,10 +94,21 @@ def write_history(
     row["kind_reason"] = m["kind"] | (reason << 3)
 
 
+@inlined
+def note_keys(tallies: Tallies, split: Split, hot: HotKeys, m: np.void, status: int, response_ns: int) -> None:
+    """Counts an answer where hot keys and the shards that are paid are counted."""
+    if is_hot(hot, m["payer"], m["payee"]):
+        tallies.hot_by_status[status] += 1
+        if status == _OK:
+            count_one(tallies.hot_response, response_ns)
+    if status == _OK and (m["kind"] == _PAYMENT or m["kind"] == _POST):
+        tallies.shard_credited[booked_account(split, m["payee"], m["payer"]) % split.shards] += 1
+
+
 @kernel
 def fire(  # noqa: PLR0915  one pass over a transaction, straight
     batch: NDArray[np.void], start: int, stop: int, now_ns: int, patience_ns: int,
-    settings: Settings, fleet: Fleet, key: np.uint64, owners: NDArray[np.int64], flight: InFlight,
+    settings: Settings, fleet: Fleet, key: np.uint64, owners: NDArray[np.int64], split: Split, hot: HotKeys, flight: InFlight,
     staged: NDArray[np.void], staged_count: NDArray[np.int64], history: NDArray[np.void], history_count: NDArray[np.int64],
     tallies: Tallies, dense: Dense,
 ) -> int:  # fmt: skip
@@ -103,7 +117,6 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
     Stops early when a stage or the history is full, or a second is not resident.
     """
     seconds = tallies.offered.shape[0]
-    shards = owners.shape[0]
     for i in range(start, stop):
         m = batch[i]
         intended = m["intended_ns"]
@@ -111,7 +124,7 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
         slot_of_second = dense.slots[second]
         if slot_of_second < 0 or history_count[0] >= history.shape[0]:
             return i
-        shard = int64(m["payer"]) % shards
+        shard = home_of(split, m["payer"], m["payee"])
         node = flight.picks[1]
         if node == NOT_PICKED:
             node = choose(settings, fleet, 0, now_ns, key, flight.picks[0], np.uint64(m["payer"]), owners[shard])
@@ -124,12 +137,15 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
         tallies.offered_minor[second] += m["amount_minor"]
         kind = int64(m["kind"])
         tallies.by_kind[kind - 1, _PENDING] += 1
+        hot_key = is_hot(hot, m["payer"], m["payee"])
+        tallies.hot_by_status[_PENDING] += hot_key
         late = now_ns - intended > patience_ns
         if late or flight.free_count[0] == 0:
             reason = _LATE if late else _IN_FLIGHT
             now_second = second_of(now_ns, seconds)
             tallies.answered[now_second, _DROPPED] += 1
             tallies.by_kind[kind - 1, _DROPPED] += 1
+            tallies.hot_by_status[_DROPPED] += hot_key
             tallies.by_reason[_DROPPED, reason] += 1
             write_history(history, history_count, m, 0, shard, 0, _DROPPED, reason)
             continue
@@ -138,6 +154,7 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
             tallies.sent[now_second] += 1
             tallies.answered[now_second, _REJECTED] += 1
             tallies.by_kind[kind - 1, _REJECTED] += 1
+            tallies.hot_by_status[_REJECTED] += hot_key
             tallies.by_reason[_REJECTED, _CIRCUIT] += 1
             write_history(history, history_count, m, 0, shard, 0, _REJECTED, _CIRCUIT)
             continue
@@ -167,7 +184,8 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
 
 @kernel
 def settle(
-    outcomes: NDArray[np.void], start: int, stop: int, now_ns: int, settings: Settings, fleet: Fleet, flight: InFlight,
+    outcomes: NDArray[np.void], start: int, stop: int, now_ns: int, settings: Settings, fleet: Fleet, split: Split,
+    hot: HotKeys, flight: InFlight,
     history: NDArray[np.void], history_count: NDArray[np.int64], tallies: Tallies, dense: Dense,
 ) -> int:  # fmt: skip
     """Settles outcomes[start:stop] as answered at `now_ns`; returns the position after the last one handled.
@@ -201,13 +219,13 @@ def settle(
             continue
         kind = int64(m["kind"])
         node = int64(m["node"])
-        shards = tallies.shard_in_flight.shape[0]
-        shard = int64(m["payer"]) % shards
+        shard = home_of(split, m["payer"], m["payee"])
         lsn = int64(outcome["lsn"])
         flags = 0
         tallies.answered[now_second, status] += 1
         tallies.by_kind[kind - 1, status] += 1
         tallies.by_reason[status, reason] += 1
+        note_keys(tallies, split, hot, m, status, now_ns - m["intended_ns"])
         if status == _OK:
             note(dense.response, tallies.totals, RESPONSE, slot_of_second, kind, node, now_ns - m["intended_ns"])
             note(dense.service, tallies.totals, SERVICE, slot_of_second, kind, node, now_ns - m["fired_ns"])
@@ -248,7 +266,7 @@ def in_doubt(flight: InFlight, outcomes: NDArray[np.void], status: int, reason: 
 
 @kernel
 def unanswered(
-    flight: InFlight, owners: NDArray[np.int64], node: int, batch: NDArray[np.void], after: int
+    flight: InFlight, owners: NDArray[np.int64], split: Split, node: int, batch: NDArray[np.void], after: int
 ) -> tuple[int, int]:
     """Fills `batch` with what is in flight and was in the hands of `node`, from slot `after` on.
 
@@ -257,7 +275,7 @@ def unanswered(
     found = 0
     for slot in range(after, flight.table.shape[0]):
         m = flight.table[slot]
-        if m["id"] != 0 and (m["node"] == node or owners[int64(m["payer"]) % owners.shape[0]] == node):
+        if m["id"] != 0 and (m["node"] == node or owners[home_of(split, m["payer"], m["payee"])] == node):
             if found == batch.shape[0]:
                 return found, slot
             flight.asked[slot] = 1
@@ -272,8 +290,11 @@ class Dispatcher:
     def __init__(
         self, backend: Backend, settings: Settings, seed: int, tallies: Tallies, recorder: Recorder, *,
         in_flight: int, patience_ns: int, write: Callable[[memoryview], None], hold_back: bool = False,
+        split: Split | None = None, hot: HotKeys = NO_HOT_KEYS,
     ) -> None:  # fmt: skip
         """`write` takes the bytes of history rows, in order. `in_flight` is the size of the table.
+
+        `split` says which accounts the backend splits (none by default), `hot` whose transactions are measured apart.
 
         With `hold_back` a transaction that finds its node's queue full waits here, in order and within its patience and the
         in-flight table; without, it is rejected at once.
@@ -287,6 +308,8 @@ class Dispatcher:
         self._patience_ns = patience_ns
         self._write = write
         self._owners = backend.owners()
+        self._split = unsplit(len(self._owners)) if split is None else split
+        self._hot = hot
         self._flight = InFlight(
             table=touched((in_flight,), TRANSACTION),
             seen_lsn=np.zeros(in_flight, np.int64),
@@ -320,8 +343,8 @@ class Dispatcher:
         while position < len(batch):
             reached = fire(
                 batch, position, len(batch), now_ns, self._patience_ns, self.settings, self.fleet, self._key, self._owners,
-                self._flight, self._staged, self._staged_count, self._history, self._history_count, self.tallies,
-                self.recorder.dense,
+                self._split, self._hot, self._flight, self._staged, self._staged_count, self._history, self._history_count,
+                self.tallies, self.recorder.dense,
             )  # fmt: skip
             if reached < len(batch):
                 self._make_room(int(batch["intended_ns"][reached]))
@@ -370,7 +393,8 @@ class Dispatcher:
         position = 0
         while position < len(outcomes):
             position = settle(
-                outcomes, position, len(outcomes), now_ns, self.settings, self.fleet, self._flight, self._history,
+                outcomes, position, len(outcomes), now_ns, self.settings, self.fleet, self._split, self._hot, self._flight,
+                self._history,
                 self._history_count, self.tallies, self.recorder.dense,
             )  # fmt: skip
             if position < len(outcomes):
@@ -405,12 +429,14 @@ class Dispatcher:
         slot = 0
         batch = np.zeros(STAGE, TRANSACTION)
         while slot < len(self._flight.table):
-            count, slot = unanswered(self._flight, self._owners, node, batch, slot)
+            count, slot = unanswered(self._flight, self._owners, self._split, node, batch, slot)
             self._queue_to_ask(batch[:count])
 
     def _queue_to_ask(self, batch: NDArray[np.void]) -> None:
         """Each goes straight to the owner of its shard: the node that it entered may have been the one that was lost."""
-        owners = self._owners[batch["payer"] % len(self._owners)]
+        shards = np.zeros(len(batch), np.int64)
+        homes(batch, self._split, shards)
+        owners = self._owners[shards]
         for owner in np.unique(owners):
             self._asking[owner].append(batch[owners == owner])
 

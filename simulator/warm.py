@@ -16,6 +16,7 @@ from simulator import process
 from simulator.arrivals.process import Poisson
 from simulator.arrivals.rate import Rate
 from simulator.audit.auditor import audit_run
+from simulator.audit.credit_lag import CreditLagSampler
 from simulator.audit.history import history_path
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.balancer.policy import settings_of
@@ -29,6 +30,7 @@ from simulator.shard.poison import PoisonRules
 from simulator.shard.worker import Node, Wiring
 from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
 from simulator.workload.generator import Parties, Workload
+from simulator.workload.hot_keys import HotKeys
 from simulator.workload.life_cycle import Mix
 from simulator.workload.source import Source
 from simulator.workload.ticket import Ticket
@@ -64,7 +66,9 @@ def _in_a_temporary_folder() -> None:
 
 def _tiny_run(folder: Path) -> None:
     """Two nodes in this process, a few hundred transactions, an audit."""
-    shape = Shape(nodes=2, shards=4, customers=64, merchants=8, opening_minor=1_000_000, remember=64)
+    shape = Shape(
+        nodes=2, shards=4, customers=64, merchants=8, opening_minor=1_000_000, remember=64, hot_accounts=1, hot_split=4
+    )  # fmt: skip
     (folder / "journal").mkdir()
     board = Board(shape)
     wiring = Wiring(2, 1_024)
@@ -90,6 +94,7 @@ def _tiny_run(folder: Path) -> None:
             EmbeddedBackend(shape, wiring, board), settings_of("p2c"), 1, open_tallies(seconds_grid(4), 2, 4),
             recorder,
             in_flight=1_024, patience_ns=10**10, write=cast("Callable[[memoryview], None]", history.write),
+            split=shape.split, hot=HotKeys(64, 1),
         )  # fmt: skip
         workload = Workload(
             Parties(64, 8, 1.05), Ticket(10_000, 1.0),
@@ -117,4 +122,6 @@ def _tiny_run(folder: Path) -> None:
     board.nodes["state"] = NodeState.READY
     Node(0, shape, wiring, board, folder=folder / "journal", durability=Durability.OS, interval_ns=0, run=1).close()
     wiring.close()
-    audit_run(folder)
+    lags = CreditLagSampler(_TRANSACTIONS, shape.shards, shape.split, HotKeys(64, 1))
+    audit_run(folder, lags.look)
+    lags.measured()

@@ -48,6 +48,7 @@ UPWARDS = {
     ("simulator.scenario.loader", "simulator.arrivals"),
     ("simulator.scenario.loader", "simulator.arrivals.trace"),
     ("simulator.scenario.plan", "simulator.arrivals"),
+    ("simulator.scenario.plan", "simulator.workload.hot_keys"),
 }
 
 

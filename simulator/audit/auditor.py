@@ -22,6 +22,7 @@ import numpy as np
 
 from simulator.audit.findings import Audit
 from simulator.audit.history import add_history, history_path, read_history, sum_of_ids
+from simulator.audit.hot_accounts import SplitLedger, split_in
 from simulator.audit.naming import fingerprints, in_buckets, places, wrong
 from simulator.audit.replay import ASTRAY, DEAD_LETTER, GAP, OVERDRAFT, REPEAT, Ledger, replay
 from simulator.ledger.books import AVAILABLE, RESERVED
@@ -29,13 +30,16 @@ from simulator.ledger.digest import BUCKETS, add_legs
 from simulator.measure.recorder import REORDERED
 from simulator.shard.journal import JournalError, JournalReader, closing_path, journal_path
 from simulator.shard.layout import RECORD, Durability, Leg
+from simulator.shard.split import as_asked, unsplit
 from simulator.transaction import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from simulator.shard.journal import Frames
 
 _LISTED_BUCKETS = 256  # more than that, and the list is a sample: the counts say "at least"
 
@@ -47,12 +51,15 @@ _TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE, _EXPIRE = (
 class Auditor:
     """Audits one run's folder."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, observe: Callable[[Frames], None] | None = None) -> None:
+        """`observe` is shown every frame of the journals once, in the order of each."""
         self.run = run
         self.journals = run / "journal"
         self.audit = Audit()
         self.memory_only = False
         self.dead_letters_listed = 0
+        self.split = unsplit(1)
+        self._observe = observe
 
     def check(self) -> Audit:
         """All four looks. Never raises for what it finds; what it cannot read becomes a doubt or `damaged`."""
@@ -71,10 +78,11 @@ class Auditor:
             accounts, np.zeros(shards, np.int64), np.zeros((shards, shards), np.int64),
             np.zeros((shards, shards), np.int64), np.zeros((BUCKETS, 2), np.uint64), np.zeros((shards, shards), np.int64),
         )  # fmt: skip
+        parts = SplitLedger(self.split)
         acknowledged, unknown = self._read_history()
         sheets = self._sheets(len(nodes))
         quiet = all(sheet is not None for sheet in sheets)
-        doubted = self._replay(ledger, unknown, len(nodes))
+        doubted = self._replay(ledger, parts, unknown, len(nodes))
         if self.memory_only:
             for sheet in sheets:
                 if sheet is not None:
@@ -84,6 +92,7 @@ class Auditor:
                     ledger.sums[:, 1] += low_high[:, 1] + (ledger.sums[:, 0] < before)
         self._judge_replay(ledger, quiet=quiet)
         self._judge_sheets(ledger, sheets, int(header["opening_minor"]) * int(header["customers"]))
+        parts.judge(audit, None if self.memory_only else ledger.accounts, sheets)
         self._judge_digest(acknowledged, ledger, unknown, quiet=quiet)
         self._judge_doubted(doubted, unknown, quiet=quiet)
         if not quiet:
@@ -109,7 +118,17 @@ class Auditor:
                 self.audit.find("damaged", count=1)
                 self.audit.reasons.append(str(error))
                 return None
-        names = ("nodes", "shards", "accounts", "customers", "opening_minor", "durability", "run")
+        names = (
+            "nodes",
+            "shards",
+            "accounts",
+            "customers",
+            "opening_minor",
+            "durability",
+            "run",
+            "hot_accounts",
+            "hot_split",
+        )
         if any(header[name] != headers[0][name] for header in headers for name in names):
             self.audit.doubt("the journals are not of one run: their headers differ")
             return None
@@ -117,6 +136,11 @@ class Auditor:
             self.audit.doubt(f"{int(headers[0]['nodes'])} nodes took part, but only {len(headers)} journals are here")
             return None
         self.memory_only = int(headers[0]["durability"]) == Durability.MEMORY
+        try:
+            self.split = split_in(headers[0])
+        except ValueError as error:
+            self.audit.doubt(f"the journals' headers contradict themselves: {error}")
+            return None
         return headers
 
     def _read_history(self) -> tuple[NDArray[np.uint64], dict[int, int]]:
@@ -139,10 +163,14 @@ class Auditor:
         return sums, unknown
 
     def _frames(self, node: int) -> Iterator[NDArray[np.void]]:
-        """The records of a node's journal, several frames at a time; damage is counted and ends it."""
+        """The records of a node's journal, several frames at a time."""
+        return (frames.records for frames in self._runs(node))
+
+    def _runs(self, node: int) -> Iterator[Frames]:
+        """A node's journal, several frames at a time; damage is counted and ends it."""
         reader = JournalReader(journal_path(self.journals, node))
         try:
-            yield from reader.stretches()
+            yield from reader.runs()
         except JournalError as error:
             if str(error) not in self.audit.reasons:  # it is read more than once
                 self.audit.find("damaged", count=1)
@@ -152,17 +180,27 @@ class Auditor:
         if reader.torn_bytes and note not in self.audit.reasons:
             self.audit.reasons.append(note)
 
-    def _replay(self, ledger: Ledger, unknown: dict[int, int], nodes: int) -> list[NDArray[np.void]]:
-        """Replays every journal; returns the records of transactions in doubt, which the digest leaves out."""
+    def _replay(
+        self, ledger: Ledger, parts: SplitLedger, unknown: dict[int, int], nodes: int
+    ) -> list[NDArray[np.void]]:
+        """Replays every journal; returns the records of transactions in doubt, which the digest leaves out.
+
+        Those, as the digest, are in the clients' words: merchants, not their sub-accounts.
+        """
         doubted = []
         unknown_ids = np.array(sorted(unknown), np.uint64)
         for node in range(nodes):
-            for records in self._frames(node):
+            for frames in self._runs(node):
+                records = frames.records
+                if self._observe is not None:
+                    self._observe(frames)
                 self.audit.records += len(records)
                 replay(
                     records, ledger.accounts, ledger.lsn, ledger.transit_out, ledger.transit_in, ledger.dead, ledger.finds,
                     ledger.example_ids,
                 )  # fmt: skip
+                parts.add(records)
+                records = as_asked(records, self.split)
                 known = records
                 if unknown:
                     mask = np.isin(records["id"], unknown_ids)
@@ -287,6 +325,7 @@ class Auditor:
         nodes = len(list(self.journals.glob("node-*.journal")))
         records = self._select((r for node in range(nodes) for r in self._frames(node)), wanted)
         doubted = np.isin(records["id"], np.array(sorted(unknown), np.uint64))
+        records = as_asked(records, self.split)
         records = records[(records["leg"] != Leg.NONE) & (records["leg"] != _EXPIRE) & ~doubted]
         prints = np.zeros(len(records), np.uint64)
         fingerprints(records, prints)
@@ -355,6 +394,6 @@ class Auditor:
             )
 
 
-def audit_run(run: Path) -> Audit:
-    """Audits a run from its folder alone."""
-    return Auditor(run).check()
+def audit_run(run: Path, observe: Callable[[Frames], None] | None = None) -> Audit:
+    """Audits a run from its folder alone; `observe` is shown every frame once, for whoever measures something in passing."""
+    return Auditor(run, observe).check()

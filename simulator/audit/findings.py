@@ -42,6 +42,7 @@ class Audit:
     shards: int = 0
     unknown_applied: int = 0
     in_transit: int = 0
+    hot_accounts: list[dict[str, Any]] = field(default_factory=list)  # each split merchant, merged from its parts
 
     @property
     def verdict(self) -> str:
@@ -70,6 +71,7 @@ class Audit:
             "checked": {"transactions": self.transactions, "records": self.records, "shards": self.shards},
             "unknown_but_applied": self.unknown_applied,
             "in_transit": self.in_transit,
+            **({"hot_accounts": self.hot_accounts} if self.hot_accounts else {}),
             "examples": {name: ids for name, ids in sorted(self.examples.items()) if ids},
             "looked_for": ANOMALIES,
             "reasons": self.reasons,

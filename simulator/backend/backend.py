@@ -26,7 +26,10 @@ class Backend(Protocol):
         ...
 
     def owners(self) -> NDArray[np.int64]:
-        """The node that owns each shard, shape (shards,). The shard of a transaction is `payer % shards`."""
+        """The node that owns each shard, shape (shards,). The shard of a transaction is `payer % shards`.
+
+        A platform that splits hot accounts says so to the dispatcher (`simulator.shard.split`).
+        """
         ...
 
     def offer(self, node: int, batch: NDArray[np.void]) -> int:

@@ -7,21 +7,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.shard.layout import NodeState
+from simulator.shard.split import to_booked
+from simulator.transaction import TRANSACTION
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulator.shard.layout import Board, Shape
+    from simulator.shard.ring import Ring
     from simulator.shard.worker import Wiring
 
 
+_BOOKED = 8_192  # transactions of split accounts that are put into the platform's words at a time
+
+
 class EmbeddedBackend:
-    """Speaks to the nodes of a `simulator.shard.pool.Pool` from one other process."""
+    """Speaks to the nodes of a `simulator.shard.pool.Pool` from one other process.
+
+    It is the platform's door: clients name merchants, and what goes in names the accounts that they are booked on.
+    """
 
     def __init__(self, shape: Shape, wiring: Wiring, board: Board) -> None:
         self._shape = shape
         self._wiring = wiring
         self._board = board
+        self._split = shape.split
+        self._booked = np.zeros(_BOOKED if self._split.hot else 0, TRANSACTION)
         self._incarnations = board.nodes["incarnation"].copy()
 
     @property
@@ -35,8 +46,22 @@ class EmbeddedBackend:
 
     def offer(self, node: int, batch: NDArray[np.void]) -> int:
         """Pushes what fits into the node's ring and wakes it."""
-        taken = self._wiring.requests[node].push(batch)
+        ring = self._wiring.requests[node]
+        taken = ring.push(batch) if self._split.hot == 0 else self._push_booked(ring, batch)
         self._wiring.node_bells[node].ring()
+        return taken
+
+    def _push_booked(self, ring: Ring, batch: NDArray[np.void]) -> int:
+        """Pushes a copy of what fits; the client's own stays as it is, for whoever asks again."""
+        taken = 0
+        while taken < len(batch):
+            asked = batch[taken : taken + _BOOKED]
+            booked = self._booked[: len(asked)]
+            to_booked(asked, booked, self._split)
+            pushed = ring.push(booked)
+            taken += pushed
+            if pushed < len(asked):
+                break
         return taken
 
     def poll(self, outcomes: NDArray[np.void]) -> int:

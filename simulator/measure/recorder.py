@@ -58,6 +58,9 @@ class Tallies(NamedTuple):
     in_flight_max: NDArray[np.int64]  # (N,)
     shard_in_flight: NDArray[np.int64]  # (S,)
     shard_in_flight_max: NDArray[np.int64]  # (S,)
+    shard_credited: NDArray[np.int64]  # (S,) ok payments and posts, by the shard of the account that they were paid to
+    hot_by_status: NDArray[np.int64]  # (STATUSES,) transactions with a hot key; column PENDING: offered
+    hot_response: NDArray[np.int64]  # (COUNTS,) their part of totals[RESPONSE]; the rest is the cold keys'
     totals: NDArray[np.int64]  # (3, COUNTS) response, service, lag of the whole run
     stray: NDArray[np.int64]  # (1,) answers to nothing that was in flight
     settled_ns: NDArray[np.int64]  # (1,) when the last transaction was settled
@@ -81,6 +84,7 @@ def open_tallies(grid_ns: NDArray[np.int64], nodes: int, shards: int) -> Tallies
         settled_minor=area(windows), node_sent=area(windows, nodes), shard_ok=area(windows, shards),
         in_flight_top=area(windows), by_kind=area(KINDS, STATUSES), by_reason=area(STATUSES, REASONS),
         in_flight=area(nodes), in_flight_max=area(nodes), shard_in_flight=area(shards), shard_in_flight_max=area(shards),
+        shard_credited=area(shards), hot_by_status=area(STATUSES), hot_response=area(COUNTS),
         totals=area(3, COUNTS), stray=area(1), settled_ns=area(1),
         cpu_ns=area(windows), last_second_ns=area(4),
     )  # fmt: skip

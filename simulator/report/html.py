@@ -158,6 +158,9 @@ def _words(run: RunFolder) -> dict[str, Any]:
         "balancer": _balancer(summary),
         "nodes": _nodes(summary),
         "shards": _shards(summary),
+        "hot_facts": _hot_facts(summary),
+        "hot_keys": _hot_keys(summary),
+        "hot_accounts": _hot_accounts(run),
         "audit": run.audit,
         "audit_facts": _audit_facts(run),
         "anomalies": _anomalies(run.audit),
@@ -329,16 +332,84 @@ def _shards(summary: dict[str, Any]) -> Table:
             plain(shard.get("shard", "")),
             plain(shard.get("node", "")),
             count(shard.get("applied")),
+            share(shard.get("share")),
+            count(shard.get("credited")),
             count(shard.get("queue_max")),
+            *(ms((shard.get("credit_lag_ms") or {}).get(p)) for p in ("p50", "p99")),
         )
         for shard in summary.get("shards", [])[:ROWS_MAX]
     ]
     return Table(
         "By shard",
-        ("shard", "on node", "applied", "longest queue"),
+        ("shard", "on node", "applied", "share", "credited", "longest queue", "credit lag p50", "credit lag p99"),
         rows,
         note=_cut(summary.get("shards", []), "shards"),
     )
+
+
+def _hot_facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """How concentrated the load is, beside what the formula expects; empty where nothing is hot."""
+    hot = summary.get("hot_keys") or {}
+    if not (hot.get("accounts") and hot.get("offered")):
+        return []
+    expected = hot.get("credited_max_over_mean_expected")
+    largest = hot.get("largest_account_share_expected")
+    split = hot.get("split_accounts") or 0
+    facts = [
+        ("hot keys", wording.accounts(hot["accounts"])),
+        (
+            "split into sub-accounts",
+            f"{wording.accounts(split)}, {count(hot.get('split'))} parts each" if split else "none",
+        ),
+        ("their share of all transactions", share(hot.get("share"))),
+        ("payments to the busiest shard over the average", _decimal(hot.get("credited_max_over_mean"), 2)),
+        (
+            "the same by formula, S·p + (1 − p)",
+            f"{_decimal(expected, 2)} with p = {share(largest)} and S = {len(summary.get('shards', []))}"
+            if expected is not None
+            else "no law: a trace names the payees",
+        ),
+        ("records of the busiest shard over the average", _decimal(summary.get("shard_imbalance_max_over_mean"), 2)),
+    ]
+    return [(label, value) for label, value in facts if value != NO_DATA]
+
+
+def _hot_keys(summary: dict[str, Any]) -> Table:
+    rows = []
+    for label, key in (("hot", "hot_keys"), ("cold", "cold_keys")):
+        found = summary.get(key) or {}
+        times, lag = found.get("response_time_ms") or {}, found.get("credit_lag_ms") or {}
+        rows.append(
+            (
+                label,
+                count(found.get("offered")),
+                *(ms(times.get(p)) for p in ("p50", "p99", "p99.9")),
+                *(ms(lag.get(p)) for p in ("p50", "p99", "p99.9")),
+            )
+        )
+    head = ("keys", "offered", "response p50", "p99", "p99.9", "credit lag p50", "p99", "p99.9")
+    return Table("Hot keys beside cold ones: response time and credit lag", head, rows)
+
+
+def _hot_accounts(run: RunFolder) -> Table:
+    """The split merchants, as the audit merged them."""
+    currency = str(run.summary.get("value", {}).get("currency", "CNY"))
+    merchants = run.audit.get("hot_accounts") or []
+    rows = []
+    for found in merchants[:ROWS_MAX]:
+        parts = found.get("parts") or []
+        balances = [part.get("balance_minor", 0) for part in parts]
+        rows.append(
+            (
+                plain(found.get("merchant", "")),
+                wording.money(found.get("balance_minor"), currency),
+                count(len(parts)),
+                wording.money(min(balances, default=0), currency),
+                wording.money(max(balances, default=0), currency),
+            )
+        )
+    head = ("merchant's account", "merged balance", "sub-accounts", "smallest", "largest")
+    return Table("Split accounts: the sum of the parts, as audited", head, rows, note=_cut(merchants, "split accounts"))
 
 
 def _cut(items: list[Any], noun: str) -> str:

@@ -11,16 +11,19 @@ from simulator.balancer.behaviour import spread
 from simulator.errors import Exit
 from simulator.measure import grid
 from simulator.measure.histogram import Histogram
+from simulator.report.hot_keys import hot_and_cold, shard_details, shard_imbalance
 from simulator.report.thresholds import Judgement, judge
+from simulator.report.times import times_ms
 from simulator.transaction import Kind, Reason, Status
+from simulator.workload.hot_keys import NO_HOT_KEYS, Popular
 
 if TYPE_CHECKING:
+    from simulator.audit.credit_lag import CreditLag
     from simulator.measure.recorder import Measured, Tallies
     from simulator.measure.validity import Validity
     from simulator.scenario.threshold import Threshold
 
 NODE_COLUMNS, SHARD_COLUMNS = 64, 256  # in timeseries.csv; the built-in platform never has more
-PERCENTILES = (("p50", 50.0), ("p90", 90.0), ("p95", 95.0), ("p99", 99.0), ("p99.9", 99.9))
 _COUNTED = (Status.OK, Status.REJECTED, Status.FAILED, Status.UNKNOWN, Status.DROPPED)
 
 
@@ -52,19 +55,8 @@ class Results:
     interrupted: bool = False
     stop_reason: str = "duration"
     failure: str | None = None  # what stopped the platform, if it did
-
-
-def times_ms(histogram: Histogram) -> dict[str, float | None]:
-    """A distribution in the contract's words; null where nothing was measured."""
-
-    def ms(ns: float | None) -> float | None:
-        return None if ns is None else round(ns / 1e6, 6)
-
-    return {
-        "mean": ms(histogram.mean_ns),
-        **{name: ms(histogram.percentile_ns(percent)) for name, percent in PERCENTILES},
-        "max": ms(histogram.max_ns),
-    }
+    popular: Popular = Popular(NO_HOT_KEYS)  # noqa: RUF009  frozen
+    credit_lag: CreditLag | None = None  # None: nobody kept a journal
 
 
 def counts_of(by_status: Any) -> dict[str, int]:  # noqa: ANN401  a row of int64 by status; column PENDING holds offered
@@ -224,9 +216,14 @@ def summarise(results: Results) -> dict[str, Any]:
                 "node": owner,
                 "applied": results.applied[shard],
                 "queue_max": int(tallies.shard_in_flight_max[shard]),
+                **details,
             }
-            for shard, owner in enumerate(results.owners)
+            for (shard, owner), details in zip(
+                enumerate(results.owners), shard_details(tallies, results.applied, results.credit_lag), strict=True
+            )
         ],
+        "shard_imbalance_max_over_mean": shard_imbalance(np.array(results.applied, np.int64)),
+        **hot_and_cold(tallies, results.popular, results.credit_lag),
         "balancer": {
             "policy": results.policy,
             "imbalance_max_over_mean": round(evenness.imbalance_max_over_mean, 6) if evenness else None,

@@ -365,6 +365,7 @@ def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
     drift = wording.money(audit.get("conservation_minor"), currency) if checked else "not known"
     settled = wording.money(value.get("settled_minor"), currency)
     rows = [
+        *([("hot keys", hot)] if (hot := _hot_keys(summary)) else []),
         ("settled", f"{settled} of {wording.money(value.get('offered_minor'), currency)} offered"),
         ("audit", f"{books}, money created or lost: {drift}"),
         *_dead_letters(summary.get("dead_letters") or {}),
@@ -373,3 +374,14 @@ def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
         ("report", str(run_folder / "report.html")),
     ]
     return Text("\n", overflow="fold").join(_labelled(label, value) for label, value in rows)
+
+
+def _hot_keys(summary: dict[str, Any]) -> str:
+    """One line where the scenario has hot keys, else nothing."""
+    hot, cold = summary.get("hot_keys") or {}, summary.get("cold_keys") or {}
+    if not (hot.get("accounts") and hot.get("offered")):
+        return ""
+    p99 = [ms((keys.get("response_time_ms") or {}).get("p99")) for keys in (hot, cold)]
+    told = f"{wording.accounts(hot['accounts'])}: {share(hot.get('share'))}, p99 {p99[0]} (cold {p99[1]})"
+    busiest = wording.number(hot.get("credited_max_over_mean"))
+    return told if busiest is None else f"{told}, top shard {busiest:.1f}x mean"

@@ -114,6 +114,11 @@ def observed(threshold: dict[str, Any]) -> str:
     return count(int(seen)) if seen == int(seen) else f"{seen:.4g}"
 
 
+def accounts(n: int) -> str:
+    """Return how many accounts, in words."""
+    return "1 account" if n == 1 else f"{n:,} accounts"
+
+
 def number(value: object) -> float | None:
     """Return `value` as a float, or None when it is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -15,6 +15,7 @@ import numpy as np
 from simulator import __version__, process
 from simulator.arrivals.build import build_rate
 from simulator.audit import auditor, history
+from simulator.audit.credit_lag import CreditLagSampler
 from simulator.backend.backend import Backend, NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.balancer.policy import settings_of
@@ -40,6 +41,7 @@ from simulator.shard.poison import PoisonRules
 from simulator.shard.pool import Pool
 from simulator.transaction import Status
 from simulator.workload.build import build_source
+from simulator.workload.hot_keys import Popular, hot_keys_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -74,6 +76,7 @@ class Run:
     pool: Pool | None
     backend: Backend
     target: NDArray[np.float64]  # transactions that the rate asks for in each second
+    popular: Popular
     events: list[dict[str, Any]] = field(default_factory=list)
     injector: Injector | None = None
     engine: ForkProcess | None = None
@@ -120,6 +123,7 @@ class Run:
             self.backend, settings_of(scenario.balancer.policy), scenario.seed, self.tallies, recorder,
             in_flight=scenario.dispatcher.in_flight, patience_ns=scenario.dispatcher.patience, write=write,
             hold_back=scenario.backend.embedded is not None and scenario.backend.embedded.overflow != "refuse",
+            split=self.pool.shape.split if self.pool else None, hot=self.popular.hot,
         )  # fmt: skip
         source = build_source(scenario)
         return recorder, WallEngine(dispatcher, source, self.clock, self.stop, drain_ns=scenario.dispatcher.drain)
@@ -149,7 +153,7 @@ def assemble(scenario: Scenario, folder: Path) -> Run:
     tallies = open_tallies(seconds_grid(seconds), backend.nodes, len(backend.owners()))
     run = Run(
         scenario, folder, tallies, rate.duration_s, rate.total, seconds, WallClock(epoch),
-        shared_array(1, np.int64), pool, backend, _target_per_second(rate),
+        shared_array(1, np.int64), pool, backend, _target_per_second(rate), hot_keys_of(scenario),
     )  # fmt: skip
     if pool is not None and scenario.faults:
         schedule = Schedule(scenario.faults, pool.shape.nodes, int(rate.duration_s * 1e9), scenario.seed)
@@ -175,8 +179,10 @@ def _plugin(scenario: Scenario) -> Backend:
 
 def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
     load = scenario.load
+    hot = embedded.hot_account
     shape = Shape(
-        embedded.nodes, embedded.shards, load.accounts, load.merchants.count, load.balance, embedded.remember
+        embedded.nodes, embedded.shards, load.accounts, load.merchants.count, load.balance, embedded.remember,
+        hot_accounts=hot.accounts if hot else 0, hot_split=hot.split if hot else 1,
     )  # fmt: skip
     durability = embedded.durability
     return Pool(
@@ -336,7 +342,8 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
     with whoever_listens():
         view.update(_snapshot(run, "auditing"))
     began = time.monotonic()
-    audit = auditor.audit_run(run.folder).to_dict()
+    lags = _credit_lags(run)
+    audit = auditor.audit_run(run.folder, lags.look if lags else None).to_dict()
     audited_s = time.monotonic() - began
     with whoever_listens():
         view.update(_snapshot(run, "reporting"))
@@ -354,6 +361,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         audit=audit, owners=run.backend.owners().tolist(),
         applied=(run.pool.board.applied if run.pool else run.tallies.shard_ok.sum(axis=0)).tolist(),
         node_details=_node_details(run), journal=_journal(run), dead_letters=_dead_letters(run),
+        popular=run.popular, credit_lag=lags.measured() if lags else None,
         resources={
             "rss_peak_bytes": run.rss_peak_bytes,
             "cpu_s": round(ended.cpu_s + sum(int(run.pool.row(n)["cpu_ns"]) for n in range(run.backend.nodes)) / 1e9, 3)
@@ -372,6 +380,14 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
     write_events(folder / "events.jsonl", run.events)
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _credit_lags(run: Run) -> CreditLagSampler | None:
+    """What reads credit lags off the journals while they are audited; None where nothing keeps a journal."""
+    if run.pool is None:
+        return None
+    shape = run.pool.shape
+    return CreditLagSampler(int(run.tallies.offered.sum()), shape.shards, shape.split, run.popular.hot)
 
 
 def _stop_reason(run: Run) -> str:

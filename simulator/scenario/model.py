@@ -228,6 +228,11 @@ class Scenario(Model):
             yield ("backend", "embedded", "shards"), f"{message}; write at most {accounts} shards or more accounts"
         if accounts + merchants >= ACCOUNT_NUMBERS:
             yield ("load", "accounts"), f"accounts and merchants together are at most {ACCOUNT_NUMBERS - 1}"
+        if embedded is not None and embedded.hot_account is not None:
+            split = embedded.hot_account.accounts
+            if split > merchants:
+                message = f"{split} merchants cannot be split, there are {merchants}; write at most {merchants}"
+                yield ("backend", "embedded", "hot_account", "accounts"), message
 
     def _fault_problems(self) -> Iterable[Problem]:
         embedded = self.backend.embedded

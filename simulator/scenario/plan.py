@@ -47,6 +47,7 @@ class Plan:
         disk_bytes: 80 of journal (embedded backend only) and 24 of history for each transaction.
         run_s: 3 s to start, the duration, 1 s of drain, and the audit of 3 M transactions a second.
         thresholds: what the run must meet.
+        hot_keys: the merchants popular enough to make a shard hot, in words; empty if there are none.
     """
 
     transactions_expected: float
@@ -59,6 +60,7 @@ class Plan:
     disk_bytes: int
     run_s: float
     thresholds: tuple[Threshold, ...]
+    hot_keys: str = ""
 
 
 def plan(scenario: Scenario) -> Plan:
@@ -68,6 +70,7 @@ def plan(scenario: Scenario) -> Plan:
         ScenarioError: the trace that the rate is made of cannot be read.
     """
     from simulator.arrivals import build_rate  # noqa: PLC0415  the kernels' imports are heavy
+    from simulator.workload.hot_keys import hot_keys_in_words  # noqa: PLC0415  likewise
 
     rate = build_rate(scenario)
     peak_per_s, peak_at_s = rate.peak()
@@ -83,6 +86,7 @@ def plan(scenario: Scenario) -> Plan:
         disk_bytes=round(rate.total * (_HISTORY_BYTES + (_JOURNAL_BYTES if embedded is not None else 0))),
         run_s=_START_S + rate.duration_s + _DRAIN_S + rate.total / _AUDITED_PER_S,
         thresholds=scenario.threshold_list,
+        hot_keys=hot_keys_in_words(scenario),
     )
 
 
@@ -114,6 +118,7 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
         ("rate", f"{planned.mean_per_s:,.0f}/s on average"),
         ("peak", f"{planned.peak_per_s:,.0f}/s after {planned.peak_at_s:,.3g} s"),
         ("value", f"about {_grouped(format_money(planned.value_minor, scenario.currency))}"),
+        *([("hot keys", planned.hot_keys)] if planned.hot_keys else []),
         ("memory", f"about {_bytes(planned.memory_bytes)}"),
         ("disk", f"about {_bytes(planned.disk_bytes)}"),
         ("time", f"about {planned.run_s:,.0f} s, start and audit included"),

@@ -54,6 +54,17 @@ def _whole_rate(per_s: float) -> float:
     return per_s
 
 
+class HotAccount(Model):
+    """The most popular merchants, each split into sub-accounts that merge exactly."""
+
+    split: Annotated[int, Field(ge=1, le=256)] = Field(
+        description="Sub-accounts of each, in as many different shards; 1: not split."
+    )
+    accounts: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=1, description="How many merchants are split, the most popular first."
+    )
+
+
 class Embedded(Model):
     """The platform built in: worker processes that own shards of the ledger."""
 
@@ -104,6 +115,18 @@ class Embedded(Model):
     hold_expiry: Annotated[DurationNs, between(1_000_000, LONGEST_NS)] = Field(
         default=600 * NS_PER_S, description="How long an authorize may stay open; then the platform releases it."
     )
+
+    hot_account: HotAccount | None = Field(
+        default=None,
+        description="Splits the most popular merchants, for example {split: 8}; left out: nobody is split.",
+    )
+
+    @model_validator(mode="after")
+    def _each_sub_account_has_a_shard(self) -> Self:
+        if self.hot_account is not None and self.hot_account.split > self.shards:
+            message = f"{self.hot_account.split} sub-accounts need as many shards; there are {self.shards}"
+            refuse([(("hot_account", "split"), f"{message}: write at most {self.shards}, or more shards")])
+        return self
 
     @model_validator(mode="after")
     def _every_node_owns_a_shard(self) -> Self:

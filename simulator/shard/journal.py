@@ -91,6 +91,8 @@ class Journal:
         header["opening_minor"] = shape.opening_minor
         header["durability"] = durability
         header["run"] = run
+        header["hot_accounts"] = shape.split.hot
+        header["hot_split"] = shape.split.ways
         fd = os.open(journal_path(folder, node), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         journal = cls(fd, durability, size=0, frames=0)
         journal._write([_sealed(header)])
@@ -171,12 +173,12 @@ def read_header(path: Path) -> Any:  # noqa: ANN401  one FILE_HEADER record; num
     return header[0]
 
 
-class _Run(NamedTuple):
-    """Some frames of a journal."""
+class Frames(NamedTuple):
+    """Some frames of a journal, one behind the other."""
 
     size: int  # bytes
     committed_ns: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    counts: NDArray[np.int64]  # records of each
     records: NDArray[np.void]  # of all of them
 
 
@@ -230,7 +232,7 @@ class JournalReader:
 
     def __iter__(self) -> Iterator[tuple[int, NDArray[np.void]]]:
         """Yields (committed_ns, RECORD array) of each frame."""
-        for run in self._runs():
+        for run in self.runs():
             ends = np.cumsum(run.counts)
             for committed_ns, count, end in zip(
                 run.committed_ns.tolist(), run.counts.tolist(), ends.tolist(), strict=True
@@ -239,10 +241,10 @@ class JournalReader:
 
     def stretches(self) -> Iterator[NDArray[np.void]]:
         """The records of many frames at a time, up to about 200,000."""
-        for run in self._runs():
+        for run in self.runs():
             yield run.records
 
-    def _runs(self) -> Iterator[_Run]:
+    def runs(self) -> Iterator[Frames]:
         """Whole frames that stand one behind the other, as many as a stretch of the file has."""
         with self.path.open("rb") as file:
             file.seek(self.end)
@@ -265,7 +267,7 @@ class JournalReader:
             if self.torn_bytes:
                 self._judge_tail(stretch + file.read(_SCAN))
 
-    def _run(self, stretch: bytes) -> _Run | None:
+    def _run(self, stretch: bytes) -> Frames | None:
         """The whole frames at the beginning of a stretch; None if there is not even one."""
         words = np.frombuffer(stretch, np.uint64, len(stretch) // _WORD)
         starts = np.empty(len(stretch) // FRAME.itemsize, np.int64)
@@ -289,7 +291,7 @@ class JournalReader:
         records = np.empty(int(counts.sum()), RECORD)
         gather(words, starts, counts, records.view(np.uint64))
         size = int(starts[-1]) * _WORD + FRAME.itemsize + int(counts[-1]) * RECORD.itemsize
-        return _Run(size, words[starts + 3].astype(np.int64), counts, records)
+        return Frames(size, words[starts + 3].astype(np.int64), counts, records)
 
     @staticmethod
     def _may_go_on(rest: bytes) -> bool:

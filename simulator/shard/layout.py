@@ -15,6 +15,7 @@ import numpy as np
 
 from simulator.errors import BackendError
 from simulator.measure.histogram import COUNTS
+from simulator.shard.split import Split, split_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,12 +81,14 @@ FILE_HEADER = np.dtype(
         ("node", "<u2"),
         ("nodes", "<u2"),
         ("shards", "<u4"),
-        ("accounts", "<u4"),  # customers and merchants together
+        ("accounts", "<u4"),  # customers, merchants and sub-accounts together
         ("opening_minor", "<i8"),  # the opening balance of each customer
         ("customers", "<u4"),
         ("durability", "<u4"),
         ("run", "<u8"),  # seed of the run, so that journals of two runs are not mixed up
-        ("_", "<u8"),
+        ("hot_accounts", "<u2"),  # how many merchants are split, the most popular first
+        ("hot_split", "<u2"),  # into how many sub-accounts each; simulator.shard.split has the law
+        ("_", "<u4"),
     ]
 )
 FILE_MAGIC = 0x4C4E524A_4D4953_01  # "SIM JRNL", version in the low byte
@@ -141,8 +144,8 @@ NODE_BOARD = np.dtype(
 class Shape:
     """The fixed dimensions of one embedded platform.
 
-    Accounts are numbered customers first, merchants behind them; account `a` lives in shard `a % shards` at row
-    `a // shards`, and shard `s` is owned by node `s % nodes` at the start.
+    Accounts are numbered customers first, merchants behind them, sub-accounts of split merchants last; account `a` lives in
+    shard `a % shards` at row `a // shards`, and shard `s` is owned by node `s % nodes` at the start.
     """
 
     nodes: int
@@ -151,16 +154,24 @@ class Shape:
     merchants: int
     opening_minor: int
     remember: int  # ids each shard remembers at least (at most twice as many); a power of two
+    hot_accounts: int = 0  # how many merchants are split, the most popular first
+    hot_split: int = 1  # into how many sub-accounts each
 
     def __post_init__(self) -> None:
         """Refuses dimensions that the kernels' arithmetic does not bear."""
+        split_of(self.customers, self.merchants, self.shards, self.nodes, self.hot_accounts, self.hot_split)
         if self.remember <= 0 or self.remember & (self.remember - 1):
             raise ValueError(f"remember must be a power of two, not {self.remember}")
 
     @property
+    def split(self) -> Split:
+        """Which merchants are split, and how."""
+        return split_of(self.customers, self.merchants, self.shards, self.nodes, self.hot_accounts, self.hot_split)
+
+    @property
     def accounts(self) -> int:
-        """All accounts: customers and merchants."""
-        return self.customers + self.merchants
+        """All accounts: customers, merchants and sub-accounts."""
+        return self.customers + self.merchants + self.split.extra
 
     def rows(self, shard: int) -> int:
         """How many accounts live in a shard."""

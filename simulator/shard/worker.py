@@ -32,6 +32,7 @@ from simulator.shard.layout import FILE_HEADER, RECORD, Board, Durability, NodeS
 from simulator.shard.poison import DEFAULT_RULES, Calls, PoisonGuard, PoisonRules, nothing
 from simulator.shard.ring import TAIL, Doorbell, Ring, push_wrapped, release, waiting
 from simulator.shard.snapshot import Point, snapshot_path
+from simulator.shard.split import as_asked, parts_of
 from simulator.shard.throttle import TokenBucket
 from simulator.transaction import OUTCOME, TRANSACTION
 
@@ -80,6 +81,7 @@ class Node:
     ) -> None:  # fmt: skip
         self.node = node
         self.shape = shape
+        self.split = shape.split
         self.board = board
         self.row: Any = board.nodes[node]
         self.folder = folder
@@ -270,7 +272,7 @@ class Node:
         if count:
             records = self.records[:count]
             if self.durability == Durability.MEMORY:
-                add_legs(records, self.sums)
+                add_legs(as_asked(records, self.split), self.sums)
             else:
                 self.row["bytes"] += self.journal.append(records, began - int(self.board.epoch_ns[0]))
                 self.unsynced = True
@@ -443,9 +445,29 @@ class Node:
                 }
             )
         sheet: dict[str, Any] = {"node": self.node, "durability": self.durability.name.lower(), "shards": shards}
+        if self.split.hot:
+            sheet["hot_accounts"] = self._parts()
         if self.durability == Durability.MEMORY:
             sheet["sums"] = self.sums.tolist()
         closing_path(self.folder, self.node).write_text(json.dumps(sheet), "utf-8")
+
+    def _parts(self) -> list[dict[str, int]]:
+        """The sub-accounts that live here, and the merchants whose parts they are."""
+        parts = []
+        for rank in range(self.split.hot):
+            for account in parts_of(self.split, rank):
+                if (base := int(self.books.base[account % self.shape.shards])) >= 0:
+                    available, reserved = self.books.accounts[base + account // self.shape.shards].tolist()
+                    merchant = self.split.customers + rank
+                    parts.append(
+                        {
+                            "merchant": merchant,
+                            "account": account,
+                            "available_minor": available,
+                            "reserved_minor": reserved,
+                        }
+                    )
+        return parts
 
 
 def serve(node: int, shape: Shape, wiring: Wiring, board: Board, **options: Any) -> None:  # noqa: ANN401  passed to Node

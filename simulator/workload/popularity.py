@@ -38,6 +38,22 @@ def zipf_table(merchants: int, exponent: float) -> AliasTable:
     return alias_table(np.arange(1, merchants + 1, dtype=np.float64) ** -exponent)
 
 
+def zipf_shares(merchants: int, exponent: float, ranks: int) -> NDArray[np.float64]:
+    """The shares of all payments that the first `ranks` merchants get (fewer if there are fewer), the most popular first.
+
+    Args:
+        merchants: how many there are, ≥ 1.
+        exponent: s ≥ 0.
+        ranks: how many to tell of, ≥ 1.
+
+    Returns:
+        float64[min(ranks, merchants)]; over all merchants they sum to 1.
+    """
+    weights = np.arange(1, merchants + 1, dtype=np.float64) ** -exponent
+    shares: NDArray[np.float64] = weights[:ranks] / weights.sum()
+    return shares
+
+
 def alias_table(weights: NDArray[np.float64]) -> AliasTable:
     """The alias table of these weights (float64[n], ≥ 0, not all 0).
 
