@@ -37,6 +37,12 @@ class Stream(IntEnum):
     FOLLOW_UP = 7  # which payments may be refunded, which holds are voided
     BALANCER = 8
     FAULTS = 9  # which node is struck, and when within its interval
+    NODE_SERVICE = 20  # virtual clock: what an attempt takes at its node
+    SHARD_SERVICE = 21
+    DEPENDENCY = 22  # what a call takes
+    DEPENDS = 23  # whether a transaction needs the dependency
+    BACKOFF = 24  # jitter of retries
+    WHICH_BALANCER = 25
 
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: SplitMix64's increment

@@ -42,7 +42,8 @@ COUNTS = (_bucket_count() + 1) * _SUB_HALF
 
 
 @inlined
-def _bit_length(value: int) -> int:
+def bit_length(value: int) -> int:
+    """How many bits a value ≥ 0 has."""
     length = 0
     if value >= 1 << 32:
         value >>= 32
@@ -72,7 +73,7 @@ def index_of(value_ns: int) -> int:
     The bucket is how often the value must be halved to fit 2,048 sub-buckets; within it the upper half of them is used.
     """
     value = min(max(value_ns, 0), HIGHEST_NS)
-    bucket = _bit_length(value | (_SUB_COUNT - 1)) - _SUB_BITS
+    bucket = bit_length(value | (_SUB_COUNT - 1)) - _SUB_BITS
     return (bucket << (_SUB_BITS - 1)) + (value >> bucket)
 
 
@@ -84,9 +85,15 @@ def highest_equivalent_ns(index: NDArray[np.int64]) -> NDArray[np.int64]:
     return highest
 
 
+def bucket_width_ns(index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many values belong to each index."""
+    width: NDArray[np.int64] = np.int64(1) << np.maximum((index >> (_SUB_BITS - 1)) - 1, 0)
+    return width
+
+
 _VALUES = highest_equivalent_ns(np.arange(COUNTS, dtype=np.int64))
 # HdrHistogram's mean uses the middle of each bucket: its lowest value and half its width.
-_WIDTHS = np.int64(1) << np.maximum((np.arange(COUNTS) >> (_SUB_BITS - 1)) - 1, 0)
+_WIDTHS = bucket_width_ns(np.arange(COUNTS, dtype=np.int64))
 _MIDDLES = _VALUES - _WIDTHS + 1 + (_WIDTHS >> 1)
 
 

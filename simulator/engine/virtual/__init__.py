@@ -1,0 +1,7 @@
+"""The virtual clock's engine: a discrete-event simulation of the scenario's platform, transaction by transaction.
+
+In the order of the path: `model` turns a scenario into arrays, `service` draws how long things take, `records` lays out what
+is in flight, `calendar` keeps what is to happen in order, `client` is what a client decides (retries, budgets), `general` is
+the engine with every feature, `fast` the one for a single stage without feedback, `tally` what is counted on the way,
+`simulation` runs either block by block, and `stations` is the direct face to queues for whoever checks the theory.
+"""
