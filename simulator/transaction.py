@@ -84,6 +84,7 @@ class Reason(IntEnum):
     LIMIT = 13  # a stated bound of the platform: open holds a shard, positions in a shard's log
     CIRCUIT = 14  # the balancer had no node that may take it: a circuit limit, or none is available
     POISON = 15  # failed: it could not be booked, try after try; see simulator.shard.dead_letters
+    DEPENDENCY = 16  # booked here, but the dependency said error or was at its limit
 
 
 # A history row has three bits for the kind and five for the reason.

@@ -1,14 +1,15 @@
 """The calendar queue: what is to happen, in the order of (time, sequence number). O(1) where events lie evenly.
 
-R. Brown, "Calendar Queues: A Fast O(1) Priority Queue Implementation for the Simulation Event Set Problem", CACM 31, 1988, here as a
-wheel: bucket k holds the events of [k · 2^shift, (k + 1) · 2^shift) ns as a list through the attempts' rows, and a bitmap finds the
-next bucket that is not empty. The bucket that time has come to is emptied into a small binary heap (`near`), from which
+R. Brown, "Calendar Queues: A Fast O(1) Priority Queue Implementation for the Simulation Event Set Problem", CACM 31, 1988,
+here as a wheel: bucket k holds the events of [k · 2^shift, (k + 1) · 2^shift) ns as a list through the attempts' rows, and a
+bitmap finds the next bucket that is not empty.
+The bucket that time has come to is emptied into a small binary heap (`near`), from which
 events are taken; what is scheduled into it later is pushed there. What lies beyond the wheel's last bucket waits in another
 heap (`far`) and moves to the wheel when its bucket comes within reach.
 
-Invariants: near holds exactly the buckets ≤ `current`; the wheel those in (current, current + BUCKETS); far the rest. So near's top is
-the next event, and the order is exact whatever the width; the width only decides what it costs. It doubles when buckets are
-mostly empty and halves when they are crowded, which is looked at every `_LOOK` buckets.
+Invariants: near holds exactly the buckets ≤ `current`; the wheel those in (current, current + BUCKETS); far the rest. So near's
+top is the next event, and the order is exact whatever the width; the width only decides what it costs. It doubles when
+buckets are mostly empty and halves when they are crowded, which is looked at every `_LOOK` buckets.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from simulator.engine.virtual.records import NONE
-from simulator.kernel import inlined, int64, kernel
+from simulator.kernel import fused, inlined, int64, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def _before(one: np.void, other: np.void) -> bool:
     return one["time_ns"] < other["time_ns"] or (one["time_ns"] == other["time_ns"] and one["seq"] < other["seq"])
 
 
-@kernel
+@fused
 def heap_push(heap: NDArray[np.void], size: int, time_ns: int, seq: int, row: int) -> None:
     """Adds an entry to a heap of `size` entries."""
     i = size
@@ -118,7 +119,7 @@ def _link(calendar: Calendar, attempts: NDArray[np.void], a: int, bucket: int) -
     calendar.at[IN_WHEEL] += 1
 
 
-@kernel
+@fused
 def add(calendar: Calendar, attempts: NDArray[np.void], a: int) -> None:
     """Schedules attempt a at its `time_ns` and `seq`."""
     at = calendar.at
@@ -133,7 +134,7 @@ def add(calendar: Calendar, attempts: NDArray[np.void], a: int) -> None:
         at[IN_FAR] += 1
 
 
-@kernel
+@fused
 def _trailing_zeros(word: np.uint64) -> int:
     """The number of the lowest bit that is set; `word` is not 0."""
     low = word & (~word + np.uint64(1))

@@ -144,6 +144,20 @@ class Faults(IntEnum):
     UNIT_BACK = 9
 
 
+# What became of each transaction, by id; for tests and for whoever checks the theory.
+TRACE = np.dtype(
+    [
+        ("intended_ns", "<i8"),
+        ("done_ns", "<i8"),  # when it was settled
+        ("wait_ns", "<i8"),  # in its node's queue; of the attempt that was served last
+        ("node", "<i4"),  # that answered; NONE: none did
+        ("status", "u1"),
+        ("reason", "u1"),
+        ("attempts", "u1"),
+        ("spare", "u1"),
+    ]
+)
+
 FAULT = np.dtype([("time_ns", "<i8"), ("what", "<i8"), ("node", "<i8"), ("value", "<f8")])
 
 
@@ -159,8 +173,10 @@ class Pool(NamedTuple):
 
 def open_pool(transactions: int, attempts: int) -> Pool:
     """Tables for so many at once."""
+    rows = np.zeros(attempts, ATTEMPT)
+    rows["live"] = NONE
     return Pool(
-        attempts=np.zeros(attempts, ATTEMPT),
+        attempts=rows,
         live=np.zeros(transactions, LIVE),
         free_attempts=np.arange(attempts - 1, -1, -1, dtype=np.int32),
         free_live=np.arange(transactions - 1, -1, -1, dtype=np.int32),

@@ -208,7 +208,7 @@ def read_histogram(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]
 def _read_hlog(path: Path) -> list[tuple[float, float, int]]:
     total = HdrHistogram(1, HIGHEST_NS, 3)
     for line in path.read_text("utf-8").splitlines():
-        if line.startswith("#") or line.startswith('"') or not line.strip():
+        if line.startswith(("#", '"')) or not line.strip():
             continue
         cells = line.split(",")
         tag = cells[0].removeprefix("Tag=") if cells[0].startswith("Tag=") else "response_time"
@@ -218,7 +218,8 @@ def _read_hlog(path: Path) -> list[tuple[float, float, int]]:
     high, width = highest_equivalent_ns(index), bucket_width_ns(index)
     # A whole number of ns stands for the half before and after it.
     return [
-        (float(h - w) + 0.5, float(w), int(total.counts[i])) for h, w, i in zip(high, width, index.tolist(), strict=True)
+        (float(h - w) + 0.5, float(w), int(total.counts[i]))
+        for h, w, i in zip(high, width, index.tolist(), strict=True)
     ]
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from simulator.kernel import inlined, int64
-from simulator.measure.histogram import COUNTS, bit_length
+from simulator.kernel import inlined
+from simulator.measure.histogram import bit_length
 from simulator.measure.recorder import KINDS, REASONS, STATUSES
 from simulator.transaction import Reason, Status
 
@@ -99,7 +99,9 @@ class Virtual(NamedTuple):
     node_queue_ns: NDArray[np.int64]  # (T, N) ∫ waiting dt
     node_times: NDArray[np.uint32]  # (N, NODE_COUNTS) response times of ok, by the node that answered
     counts: NDArray[np.int64]  # (COUNTS_KEPT,)
-    little: NDArray[np.int64]  # (stations, 6): arrivals, departures, Σ time in it, ∫ number in it dt, number now, until when
+    little: NDArray[
+        np.int64
+    ]  # (stations, 6): arrivals, departures, Σ time in it, ∫ number in it dt, number now, until when
     digests: NDArray[np.uint64]  # (2, 2) sums of hashes of what was acknowledged, of what was applied; see `add_hash`
     settled_ns: NDArray[np.int64]  # (1,)
     levels: NDArray[np.int64]  # (LEVELS + 1,) nodes up by true load; last: the least of them
@@ -139,24 +141,22 @@ def coarse_middles_ns() -> NDArray[np.float64]:
 
 
 @inlined
-def arrive(virtual: Virtual, station: int, now_ns: int) -> None:
-    """One more at a station."""
-    row = virtual.little[station]
-    row[AREA_NS] += row[INSIDE] * (now_ns - row[TOUCHED_NS])
-    row[TOUCHED_NS] = now_ns
-    row[INSIDE] += 1
-    row[ARRIVED] += 1
+def arrive(little: NDArray[np.int64], station: int, now_ns: int) -> None:
+    """One more at a station; `little` is that of `Virtual`."""
+    little[station, AREA_NS] += little[station, INSIDE] * (now_ns - little[station, TOUCHED_NS])
+    little[station, TOUCHED_NS] = now_ns
+    little[station, INSIDE] += 1
+    little[station, ARRIVED] += 1
 
 
 @inlined
-def leave(virtual: Virtual, station: int, now_ns: int, entered_ns: int) -> None:
+def leave(little: NDArray[np.int64], station: int, now_ns: int, entered_ns: int) -> None:
     """One less at a station, which it entered at `entered_ns`."""
-    row = virtual.little[station]
-    row[AREA_NS] += row[INSIDE] * (now_ns - row[TOUCHED_NS])
-    row[TOUCHED_NS] = now_ns
-    row[INSIDE] -= 1
-    row[LEFT] += 1
-    row[SPENT_NS] += now_ns - entered_ns
+    little[station, AREA_NS] += little[station, INSIDE] * (now_ns - little[station, TOUCHED_NS])
+    little[station, TOUCHED_NS] = now_ns
+    little[station, INSIDE] -= 1
+    little[station, LEFT] += 1
+    little[station, SPENT_NS] += now_ns - entered_ns
 
 
 def fill(tallies: Tallies, virtual: Virtual) -> None:

@@ -1,0 +1,283 @@
+"""A simulation of one unit, block by block: the Python face of the kernels.
+
+    simulation = Simulation(setup, grid_ns)
+    while count := source.fill(block):
+        simulation.step(block[:count])          # shows progress and stops between blocks
+    results = simulation.finish()
+
+Between two calls `now_ns`, `settled` and `inside` say how far it is. A run that is stopped early is finished all the same: what
+is still inside is settled as in doubt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simulator.balancer.policy import open_fleet
+from simulator.engine.virtual import general
+from simulator.engine.virtual.calendar import ENTRY, open_calendar
+from simulator.engine.virtual.model import CLASSES, Setup, compile_scenario
+from simulator.engine.virtual.records import NEVER_NS, NODE, NONE, SHARD, TRACE, open_pool
+from simulator.engine.virtual.tally import Count, Station, Virtual, fill, open_virtual
+from simulator.measure.grid import peak_grid
+from simulator.measure.histogram import SparseHistograms, WindowHistograms
+from simulator.measure.recorder import KINDS, Measured, Tallies, open_tallies
+from simulator.transaction import TRANSACTION
+from simulator.workload.build import build_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from simulator.balancer.fleet import Fleet
+    from simulator.engine.wall import Source
+    from simulator.scenario.model import Scenario
+
+BLOCK = 16_384  # transactions made at a time: 1 MiB, which the second-level cache holds
+NODES_APART = 16  # up to so many nodes have histograms of their own in each window; more share one
+_RESIDENT = 64  # windows whose histograms are dense at once
+
+
+@dataclass(frozen=True)
+class LittleLaw:
+    """One station: what Little's law says must agree, by independent sums.
+
+    Attributes:
+        station: its name.
+        arrived: how many came, and
+        left: how many went.
+        mean_number: the time average of how many were there.
+        mean_s: the mean time they were there (of those that left).
+        rate_per_s: how many came in a second.
+        inside: how many were still there at the end.
+    """
+
+    station: str
+    arrived: int
+    left: int
+    mean_number: float
+    mean_s: float
+    rate_per_s: float
+    inside: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a simulation of one unit found.
+
+    Attributes:
+        setup: what was simulated.
+        edges: of the windows, ns.
+        virtual: all that was counted.
+        measured: response times per window × kind (× node up to 16 of them); service times are the same on this clock, lags 0.
+        node_in_flight_max: attempts outstanding at each node, the most at once.
+        shard_in_flight_max: transactions in flight of each shard, the most at once.
+        fleet: the balancers' state at the end, with their health events.
+        trace: TRACE rows by id − 1, where asked for.
+        ended_ns: when the last thing happened.
+    """
+
+    setup: Setup
+    edges: NDArray[np.int64]
+    virtual: Virtual
+    measured: Measured
+    node_in_flight_max: NDArray[np.int64]
+    shard_in_flight_max: NDArray[np.int64]
+    fleet: Fleet
+    trace: NDArray[np.void]
+    ended_ns: int
+
+    def count(self, which: Count) -> int:
+        """One of the counts."""
+        return int(self.virtual.counts[which])
+
+    def tallies(self) -> Tallies:
+        """What a client saw, as summary and report read it."""
+        tallies = open_tallies(self.edges, self.setup.model.nodes, self.setup.model.shards)
+        fill(tallies, self.virtual)
+        tallies.in_flight_max[:] = self.node_in_flight_max
+        tallies.shard_in_flight_max[:] = self.shard_in_flight_max
+        tallies.totals[0] = tallies.totals[1] = self.measured.response.total().counts
+        tallies.totals[2, 0] = int(tallies.sent.sum())
+        return tallies
+
+    def little(self) -> list[LittleLaw]:
+        """Little's law, station by station."""
+        span_s = max(self.ended_ns, 1) / 1e9
+        return [
+            LittleLaw(
+                station.name.lower(), arrived, left, area / 1e9 / span_s, spent / 1e9 / left if left else 0.0,
+                arrived / span_s, inside,
+            )
+            for station, (arrived, left, spent, area, inside, _) in zip(Station, self.virtual.little.tolist(), strict=True)
+        ]  # fmt: skip
+
+    def unbalanced(self) -> list[str]:
+        """Where customers do not add up; empty if all do, as they must."""
+        virtual, count = self.virtual, self.count
+        sent, dropped = int(virtual.kinds.sum()), int(virtual.dropped.sum())
+        ended = int(virtual.ended.sum())
+        found = []
+        if count(Count.OFFERED) != sent + dropped:
+            found.append(f"{count(Count.OFFERED)} offered, but {sent} sent and {dropped} dropped")
+        if ended != sent + dropped:
+            found.append(f"{sent + dropped} offered, but {ended} ended")
+        found += [
+            f"{row.station}: {row.arrived} came, {row.left} left, {row.inside} are inside"
+            for row in self.little()
+            if row.arrived != row.left or row.inside
+        ]
+        for name, (_, _, spent, area, _, _) in zip(Station, virtual.little.tolist(), strict=True):
+            if spent != area:
+                found.append(f"{name.name.lower()}: ∫ number dt is {area} ns, but times add up to {spent} ns")
+        return found
+
+
+class Simulation:
+    """One unit's state, advanced by blocks of transactions."""
+
+    def __init__(
+        self, setup: Setup, grid_ns: NDArray[np.int64], *, events_per_s: float = 100_000.0, traced: int = 0
+    ) -> None:  # fmt: skip
+        """Prepares a run.
+
+        Args:
+            setup: what to simulate.
+            grid_ns: edges of the windows to count in.
+            events_per_s: a guess, for the calendar's first width; a wrong one costs a little time and changes nothing.
+            traced: of so many transactions (ids 1 … traced), say what became of each.
+
+        Raises:
+            ValueError: there are more windows than a record has room for.
+        """
+        model = setup.model
+        if len(grid_ns) - 1 > np.iinfo(np.uint16).max:
+            raise ValueError(f"{len(grid_ns) - 1} windows are too many; there are at most 65,535")
+        self._setup = setup
+        self._edges = np.ascontiguousarray(grid_ns, np.int64)
+        self._windows = WindowHistograms(
+            len(grid_ns) - 1, KINDS, model.nodes if model.nodes <= NODES_APART else 1, resident=_RESIDENT
+        )
+        self._virtual = open_virtual(len(grid_ns) - 1, model.nodes, model.shards)
+        self._fleet = open_fleet(
+            setup.settings, model.nodes, model.balancers, weights=setup.weights, seed=setup.seed
+        )  # fmt: skip
+        self._pool = open_pool(setup.in_flight, setup.attempt_rows)
+        self._calendar = open_calendar(setup.attempt_rows, events_per_s)
+        self._nodes = np.zeros(model.nodes, NODE)
+        self._nodes["head"] = self._nodes["tail"] = NONE
+        self._nodes["slowness"] = 1.0 / setup.speed
+        self._down = np.zeros(model.nodes, np.int64)
+        self._classes = np.full((model.nodes, CLASSES, 2), NONE, np.int32)
+        self._shards = np.zeros(model.shards, SHARD)
+        self._shards["committing"] = NONE
+        self._struck = np.zeros(2 * setup.attempt_rows if len(model.faults) else 2, ENTRY)
+        self._budgets = setup.budgets.copy()
+        self._trace = np.zeros(traced, TRACE)
+        self._virtual.levels[0] = model.nodes
+        ctl = np.zeros(general.SCALARS, np.int64)
+        ctl[general.LATE_HEAD : general.LINES + 8] = NONE
+        ctl[general.SWEEP_NS] = int(self._fleet.next_sweep_ns.min())
+        self._ctl = ctl
+        self._last_ns = 0
+
+    @property
+    def now_ns(self) -> int:
+        """The time it has come to."""
+        return int(self._ctl[general.NOW])
+
+    @property
+    def settled(self) -> int:
+        """How many transactions have ended."""
+        return int(self._virtual.counts[Count.SETTLED]) + int(self._virtual.dropped.sum())
+
+    @property
+    def inside(self) -> int:
+        """How many are in flight."""
+        return len(self._pool.live) - int(self._pool.free[1])
+
+    def step(self, batch: NDArray[Any]) -> None:
+        """Takes these transactions (TRANSACTION, in order, those of other units left out) and runs until the last of them."""
+        if len(batch):
+            self._last_ns = int(batch["intended_ns"][-1])
+            self._run(batch, last=False, end_ns=NEVER_NS)
+
+    def _run(self, batch: NDArray[Any], *, last: bool, end_ns: int) -> None:
+        position = 0
+        while True:
+            position = general.run(
+                batch, position, len(batch), int(last), end_ns, self._setup.model, self._pool, self._calendar, self._nodes,
+                self._down, self._classes, self._shards, self._struck, self._ctl, self._budgets, self._setup.speed,
+                self._setup.settings, self._fleet, self._edges, self._virtual, self._windows.dense, self._windows.slots,
+                self._trace,
+            )  # fmt: skip
+            if self._ctl[general.NEED] < 0:
+                return
+            self._windows.admit(int(self._ctl[general.NEED]))
+
+    def finish(self) -> Results:
+        """Runs until nothing is left, or `drain_ns` after the last arrival; what is then inside ends in doubt."""
+        end_ns = self._last_ns + self._setup.drain_ns
+        self._run(np.zeros(0, TRANSACTION), last=True, end_ns=end_ns)
+        left = self.inside
+        ended_ns = end_ns if left else self.now_ns
+        general.give_up(
+            self._setup.model, self._pool, self._nodes, self._shards, self._ctl, self._edges, self._virtual,
+            self._windows.dense, self._windows.slots, self._trace, ended_ns,
+        )  # fmt: skip
+        response = self._windows.finish()
+        return Results(
+            setup=self._setup, edges=self._edges, virtual=self._virtual,
+            measured=Measured(response, response, self._no_lag()),
+            node_in_flight_max=self._nodes["flight_max"].astype(np.int64),
+            shard_in_flight_max=self._shards["flight_max"].astype(np.int64),
+            fleet=self._fleet, trace=self._trace, ended_ns=ended_ns,
+        )  # fmt: skip
+
+    def _no_lag(self) -> SparseHistograms:
+        """What was sent, all of it at its intended time."""
+        windows, kinds = np.nonzero(self._virtual.kinds)
+        return SparseHistograms(
+            len(self._edges) - 1, KINDS, 1, (windows * KINDS + kinds).astype(np.uint32),
+            np.zeros(len(windows), np.uint32), self._virtual.kinds[windows, kinds].astype(np.uint32),
+        )  # fmt: skip
+
+
+def simulate(
+    scenario: Scenario, *, unit: int = 0, grid_ns: NDArray[np.int64] | None = None, source: Source | None = None,
+    watch: Callable[[Simulation], bool] | None = None, traced: int = 0,
+) -> Results:  # fmt: skip
+    """Simulates one unit of a scenario from its first transaction to its last answer.
+
+    Args:
+        scenario: what to simulate.
+        unit: which unit; the transactions of the others' payers are passed over.
+        grid_ns: edges of the windows to count in; None: as fine as 2,450 windows allow round the peak.
+        source: of transactions; None: the scenario's own.
+        watch: called after each block; False stops the run.
+        traced: of so many transactions, keep what became of each.
+
+    Raises:
+        ScenarioError: a trace or histogram file cannot be read.
+    """
+    from simulator.arrivals import build_rate  # noqa: PLC0415  only the peak is looked for
+
+    rate = build_rate(scenario)
+    peak_per_s, peak_s = rate.peak()
+    setup = compile_scenario(scenario, unit)
+    if grid_ns is None:
+        grid_ns = peak_grid(int(rate.duration_s * 1e9), setup.drain_ns, int(peak_s * 1e9))
+    simulation = Simulation(setup, grid_ns, events_per_s=4.0 * peak_per_s / scenario.fleet.units, traced=traced)
+    transactions = source if source is not None else build_source(scenario)
+    block = np.zeros(BLOCK, TRANSACTION)
+    units = scenario.fleet.units
+    while count := transactions.fill(block):
+        batch = block[:count]
+        simulation.step(batch if units == 1 else batch[batch["payer"] % units == unit])
+        if watch is not None and not watch(simulation):
+            break
+    return simulation.finish()
