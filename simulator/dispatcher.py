@@ -156,6 +156,7 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
             tallies.by_kind[kind - 1, _REJECTED] += 1
             tallies.hot_by_status[_REJECTED] += hot_key
             tallies.by_reason[_REJECTED, _CIRCUIT] += 1
+            tallies.refused[now_second] += 1
             write_history(history, history_count, m, 0, shard, 0, _REJECTED, _CIRCUIT)
             continue
         flight.free_count[0] -= 1
@@ -183,7 +184,7 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
 
 
 @kernel
-def settle(
+def settle(  # noqa: C901  a kernel is long but straight
     outcomes: NDArray[np.void], start: int, stop: int, now_ns: int, settings: Settings, fleet: Fleet, split: Split,
     hot: HotKeys, flight: InFlight,
     history: NDArray[np.void], history_count: NDArray[np.int64], tallies: Tallies, dense: Dense,
@@ -226,6 +227,8 @@ def settle(
         tallies.by_kind[kind - 1, status] += 1
         tallies.by_reason[status, reason] += 1
         note_keys(tallies, split, hot, m, status, now_ns - m["intended_ns"])
+        if status == _REJECTED and reason in (_OVERFLOW, _LIMIT):
+            tallies.refused[now_second] += 1
         if status == _OK:
             note(dense.response, tallies.totals, RESPONSE, slot_of_second, kind, node, now_ns - m["intended_ns"])
             note(dense.service, tallies.totals, SERVICE, slot_of_second, kind, node, now_ns - m["fired_ns"])

@@ -47,6 +47,7 @@ class Tallies(NamedTuple):
     offered: NDArray[np.int64]  # (T,)
     sent: NDArray[np.int64]  # (T,)
     answered: NDArray[np.int64]  # (T, STATUSES)
+    refused: NDArray[np.int64]  # (T,) those of them that were rejected for want of room: overflow, limit, circuit
     offered_minor: NDArray[np.int64]  # (T,)
     settled_minor: NDArray[np.int64]  # (T,) booked between accounts by ok payments, refunds and posts
     node_sent: NDArray[np.int64]  # (T, N)
@@ -80,7 +81,8 @@ def open_tallies(grid_ns: NDArray[np.int64], nodes: int, shards: int) -> Tallies
     edges = area(windows + 1)
     edges[:] = grid_ns
     return Tallies(
-        grid_ns=edges, offered=area(windows), sent=area(windows), answered=area(windows, STATUSES), offered_minor=area(windows),
+        grid_ns=edges, offered=area(windows), sent=area(windows), answered=area(windows, STATUSES),
+        refused=area(windows), offered_minor=area(windows),
         settled_minor=area(windows), node_sent=area(windows, nodes), shard_ok=area(windows, shards),
         in_flight_top=area(windows), by_kind=area(KINDS, STATUSES), by_reason=area(STATUSES, REASONS),
         in_flight=area(nodes), in_flight_max=area(nodes), shard_in_flight=area(shards), shard_in_flight_max=area(shards),

@@ -31,6 +31,15 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Band:
+    """A stretch of time that a chart marks."""
+
+    label: str
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True)
 class Figure:
     """One chart; `kind` is time, stack, percentile or bars, `reading` the line that says how to read it."""
 
@@ -43,6 +52,7 @@ class Figure:
     series: list[Series]
     log: bool = False  # the y axis starts logarithmic
     log_switch: bool = False  # and the reader may change that
+    bands: tuple[Band, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -58,13 +68,16 @@ class Figure:
             "y_title": self.y_title,
             "log": self.log,
             "series": [vars(series) for series in self.series],
+            "bands": [vars(band) for band in self.bands],
         }
 
 
 def figures(run: RunFolder) -> list[Figure]:
     """Return every chart of the report, in reading order."""
     run = replace(run, series=without_the_last_moment(run.series))
-    return [_rate(run), _response(run), _percentiles(run), _in_flight(run), _shares(run), _shards(run), _value(run)]
+    return [
+        _rate(run), _overload(run), _response(run), _percentiles(run), _in_flight(run), _shares(run), _shards(run), _value(run),
+    ]  # fmt: skip
 
 
 def without_the_last_moment(columns: Columns) -> Columns:
@@ -137,6 +150,29 @@ def _rate(run: RunFolder) -> Figure:
             rate_line(run.series, "sent", "sent", "sent"),
             rate_line(run.series, "completed", "completed", "completed"),
         ],
+    )
+
+
+def _overload(run: RunFolder) -> Figure:
+    found = run.summary.get("overload") or {}
+    ended, drain = wording.number(found.get("spike_ended_s")), wording.number(found.get("drain_s"))
+    bands: tuple[Band, ...] = ()
+    if ended is not None and drain:
+        bands = (Band(f"drain {wording.duration(drain)}", ended, ended + drain),)
+    return Figure(
+        key="overload",
+        title="Offered against goodput",
+        reading="Goodput is what was answered ok. Where it lies below offered, the platform had too little room: a good one "
+        "goes on at its own rate, a bad one sinks. The band, if there is one, is how long it took to work off what a spike "
+        "had piled up.",
+        kind="time",
+        x_title=TIME,
+        y_title="transactions per second",
+        series=[
+            _rate_line(run.series, "offered", "offered", "offered"),
+            _rate_line(run.series, "ok", "goodput (ok)", "completed"),
+        ],
+        bands=bands,
     )
 
 

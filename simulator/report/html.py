@@ -128,7 +128,11 @@ def embedded(data: dict[str, Any]) -> Markup:
 
 
 def _data(run: RunFolder, charts: list[Figure]) -> dict[str, Any]:
-    timed = [(number(event.get("t_s")), plain(event.get("event", "event"))) for event in run.events]
+    timed = [
+        (number(event.get("t_s")), plain(event.get("event", "event")))
+        for event in run.events
+        if event.get("event") != "dead_letters"  # counts that come every second, no moments
+    ]
     return {
         "charts": [chart.data() for chart in charts if not chart.empty],
         "events": [{"t": t, "label": label} for t, label in timed if t is not None][:LINES_MAX],
@@ -167,6 +171,7 @@ def _words(run: RunFolder) -> dict[str, Any]:
         "validity": summary["validity"],
         "journal": _journal(summary),
         "dead_letters": _dead_letters(summary),
+        "overload": _overload(summary),
         "events": _events(run),
         "environment": _environment(run),
         "scenario_text": run.scenario,
@@ -437,6 +442,25 @@ def _anomalies(audit: dict[str, Any]) -> Table:
     ]
     head = ("anomaly", "meaning", "example transactions", "found")
     return Table("What the audit looked for", head, rows, words=frozenset({0, 1, 2}))
+
+
+def _overload(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Goodput and, if there was a spike that was too much, how it went and how long it took to drain."""
+    found = summary.get("overload") or {}
+    facts = [
+        ("goodput", rate(found.get("goodput_per_s"))),
+        ("of offered", share(found.get("goodput_share"))),
+        ("refused for want of room", count(found.get("refused"))),
+    ]
+    if found.get("spike_began_s") is not None:
+        facts += [
+            ("more offered than decided for", wording.duration(found.get("overloaded_s"))),
+            ("offered during the spike", rate(found.get("spike_offered_per_s"))),
+            ("goodput during the spike", rate(found.get("sustained_per_s"))),
+            ("waiting at most", count(found.get("backlog_peak"))),
+            ("drained after the spike in", wording.drain(found.get("drain_s"))),
+        ]
+    return [(label, value) for label, value in facts if value != NO_DATA]
 
 
 def _dead_letters(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -11,6 +11,8 @@ from simulator.balancer.behaviour import spread
 from simulator.errors import Exit
 from simulator.measure import grid
 from simulator.measure.histogram import Histogram
+from simulator.measure.overload import Counted, Overload
+from simulator.measure.overload import measure as measure_overload
 from simulator.report.hot_keys import hot_and_cold, shard_details, shard_imbalance
 from simulator.report.thresholds import Judgement, judge
 from simulator.report.times import times_ms
@@ -141,6 +143,17 @@ def _verdict(audit: str, validity: str, failure: str | None, *, passed: bool) ->
     return "pass" if passed and audit == "clean" else "fail"
 
 
+def overload_of(results: Results) -> Overload:
+    """Goodput against offered, and the drain after the spike."""
+    tallies = results.tallies
+    ended = [Status.OK, Status.REJECTED, Status.FAILED, Status.UNKNOWN]
+    counted = Counted(
+        tallies.grid_ns, tallies.offered, tallies.sent, tallies.answered[:, Status.OK], tallies.refused,
+        tallies.answered[:, ended].sum(axis=1),
+    )  # fmt: skip
+    return measure_overload(counted, duration_s=results.duration_s, settled_s=int(tallies.settled_ns[0]) / 1e9)
+
+
 def summarise(results: Results) -> dict[str, Any]:
     """The summary as a dict, ready for JSON."""
     tallies = results.tallies
@@ -183,6 +196,7 @@ def summarise(results: Results) -> dict[str, Any]:
             "completed_per_s": round(completed / max(duration, int(tallies.settled_ns[0]) / 1e9), 3),
             "peak_offered_per_s": _peak(tallies),
         },
+        "overload": overload_of(results).to_dict(),
         "value": {
             "offered_minor": int(tallies.offered_minor.sum()),
             "settled_minor": int(tallies.settled_minor.sum()),

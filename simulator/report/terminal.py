@@ -31,6 +31,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 _LABEL = 12
 _NODES_SHOWN = 4
 _THRESHOLDS_SHOWN = 4  # with these two a view of everything is 22 lines high
+_DRAIN_TOLD_S = 0.5  # a shorter one is a hiccup, and the report has it
 _NODES_LISTED = 8  # in the summary; beyond, their range says more
 _STYLES = {"pass": "bold green", "fail": "bold red", "invalid": "bold yellow"}
 
@@ -347,6 +348,17 @@ def _nodes(summary: dict[str, Any]) -> RenderableType:
     return table
 
 
+def _overload(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """One line, if a spike was too much: some of it was refused, or took a while to drain."""
+    drain_s = found.get("drain_s")
+    if found.get("spike_began_s") is None or not (found.get("refused") or drain_s is None or drain_s >= _DRAIN_TOLD_S):
+        return []
+    told = (
+        f"goodput {rate(found.get('sustained_per_s'))} of {rate(found.get('spike_offered_per_s'))} offered in the spike"
+    )
+    return [("overload", f"{told}, {count(found.get('refused'))} refused, drained in {wording.drain(drain_s)}")]
+
+
 def _dead_letters(found: dict[str, Any]) -> list[tuple[str, str]]:
     """One line, if anything could not be booked."""
     if not found.get("count") and not found.get("set_aside"):
@@ -368,6 +380,7 @@ def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
         *([("hot keys", hot)] if (hot := _hot_keys(summary)) else []),
         ("settled", f"{settled} of {wording.money(value.get('offered_minor'), currency)} offered"),
         ("audit", f"{books}, money created or lost: {drift}"),
+        *_overload(summary.get("overload") or {}),
         *_dead_letters(summary.get("dead_letters") or {}),
         ("validity", plain(validity.get("verdict", NO_DATA))),
         *(("", plain(reason)) for reason in validity.get("reasons", [])),

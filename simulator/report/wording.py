@@ -177,6 +177,12 @@ def duration(seconds: object) -> str:
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
+def drain(seconds: object) -> str:
+    """Return how long a spike took to drain; None: it had not when the run ended."""
+    n = number(seconds)
+    return "not within the run" if n is None else f"{n:,.1f} s"
+
+
 def size(value: object) -> str:
     """Return a number of bytes in MiB or GiB."""
     n = number(value)

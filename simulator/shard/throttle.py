@@ -23,9 +23,9 @@ class TokenBucket:
         self._seen_ns = now_ns
 
     def available(self, now_ns: int) -> int:
-        """How many tokens there are now."""
+        """How many tokens there are now. A clock that goes back, as when a run's zero is set, gives none and goes on from there."""
         passed = max(now_ns - self._seen_ns, 0)
-        self._seen_ns = max(now_ns, self._seen_ns)
+        self._seen_ns = now_ns
         self._held = min(self._held + passed * self._per_s, self._most)
         return self._held // _NS_PER_S
 
