@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SCENARIO ?= scenarios/peak.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint types bench clean setup
+.PHONY: help run test soak overload lint types bench clean setup
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -20,6 +20,10 @@ test: $(STAMP)  ## set up everything and pass the tests
 
 soak: $(STAMP)  ## 200 random kills under load, about four minutes; passes if every transaction and every yuan is there
 	$(BIN)/sim run scenarios/soak.yaml
+
+overload: $(STAMP)  ## ten times what the platform is provisioned for, in each way of being full, about four minutes
+	@for mode in refuse block drop_oldest; do \
+		$(BIN)/sim run scenarios/overload.yaml --set backend.embedded.overflow=$$mode || exit $$?; done
 
 lint: $(STAMP)  ## ruff, rules and format
 	$(BIN)/ruff check .

@@ -1,13 +1,13 @@
 """A node provisioned for so many requests a second: a token bucket at its intake.
 
 What it does not take stays in its ring, and a full ring is an answer as ever: this is how a platform that is too small really
-pushes back, on a machine that could do more. The bucket holds `BURST_NS` worth of tokens, so that it evens out nothing
-longer than a few turns.
+pushes back, on a machine that could do more. The bucket holds `BURST_NS` worth of tokens, so that a node which
+the machine has made wait for that long still takes what it is provisioned for.
 """
 
 from __future__ import annotations
 
-BURST_NS = 10_000_000
+BURST_NS = 100_000_000
 _NS_PER_S = 1_000_000_000
 
 
@@ -23,7 +23,7 @@ class TokenBucket:
         self._seen_ns = now_ns
 
     def available(self, now_ns: int) -> int:
-        """How many tokens there are now. A clock that goes back, as when a run's zero is set, gives none and goes on from there."""
+        """How many tokens there are now; a clock that goes back, as when a run's zero is set, gives none and goes on."""
         passed = max(now_ns - self._seen_ns, 0)
         self._seen_ns = now_ns
         self._held = min(self._held + passed * self._per_s, self._most)
