@@ -169,8 +169,8 @@ def _overload(run: RunFolder) -> Figure:
         x_title=TIME,
         y_title="transactions per second",
         series=[
-            _rate_line(run.series, "offered", "offered", "offered"),
-            _rate_line(run.series, "ok", "goodput (ok)", "completed"),
+            rate_line(run.series, "offered", "offered", "offered"),
+            rate_line(run.series, "ok", "goodput (ok)", "completed"),
         ],
         bands=bands,
     )
