@@ -85,6 +85,9 @@ class Reason(IntEnum):
     CIRCUIT = 14  # the balancer had no node that may take it: a circuit limit, or none is available
     POISON = 15  # failed: it could not be booked, try after try; see simulator.shard.dead_letters
     DEPENDENCY = 16  # booked here, but the dependency said error or was at its limit
+    RESET = 20  # the connection ended before the answer
+    GARBAGE = 21  # what came back was no HTTP
+    HTTP = 22  # an HTTP status that says no more
 
 
 # A history row has three bits for the kind and five for the reason.

@@ -1,0 +1,299 @@
+"""The backend over HTTP: a pool of connections for each target, driven in turns by the engine.
+
+The event loop runs only inside `wait` (and `prepare`), and a turn ends as soon as an answer is there, so that the engine's own
+loop stays the one clock. A node is a target: the balancer picks it. A transaction that finds no idle connection is not
+accepted: the dispatcher holds it back, and its lateness counts. Every request ends once, by an answer, its connection's end, or
+its time-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import uvloop
+
+from simulator.backend.http.connection import Cause, Connection, ReadingConnection
+from simulator.backend.http.judge import Judge, of_cause
+from simulator.errors import BackendError
+from simulator.transaction import OUTCOME, Reason, Status
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from simulator.backend.http.template import Template
+    from simulator.transaction import Kind
+
+_OPENING_MAX = 64  # connections being opened at once: a listen queue is often no longer than 128
+_PREPARE_S = 10.0  # how long opening the pool may take before the run is refused
+_REOPEN_S = 0.05  # how long a target that refuses is left alone
+
+
+class Target(NamedTuple):
+    """Where requests go: an address that was resolved once, and stays."""
+
+    name: str  # as the scenario wrote it
+    address: str  # an IP address, or a socket's path
+    port: int  # 0: a Unix socket
+    tls: ssl.SSLContext | None
+    server_name: str | None  # what its certificate must be for
+    templates: Mapping[Kind, Template]
+
+
+class Options(NamedTuple):
+    """How requests are sent; times in nanoseconds."""
+
+    connections: int  # for each target
+    keep_alive: bool
+    connect_ns: int
+    timeout_ns: int
+    judge: Judge
+    identify: bytes  # the header that names who answered; b"": nobody asks
+
+
+class _Sent(NamedTuple):
+    """A request in flight."""
+
+    id: int
+    slot: int
+
+
+class _Side:
+    """One target and its connections."""
+
+    def __init__(self, node: int, target: Target) -> None:
+        self.node = node
+        self.target = target
+        self.idle: list[Connection] = []  # the one last used is the warmest
+        self.alive = 0
+        self.opening = 0
+        self.not_before_s = 0.0
+        self.failed = 0
+        self.why = ""
+
+
+class HttpBackend:
+    """Speaks HTTP/1.1 to one or more targets; see `simulator.backend.backend.Backend`."""
+
+    def __init__(self, targets: list[Target], options: Options, now_ns: Callable[[], int]) -> None:
+        """`now_ns` is the run's clock."""
+        self._targets = targets
+        self._options = options
+        self._now_ns = now_ns
+        self._reads = bool(options.judge.path or options.identify)
+        self._table = options.judge.table()
+        self._sides = [_Side(node, target) for node, target in enumerate(targets)]
+        self._done: list[tuple[int, int, int, int, int, int, int]] = []
+        self._all: set[Connection] = set()
+        self._look_ns = 0
+        self._loop: Any = None
+        self._waiting = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.answered_by: dict[bytes, int] = {}
+
+    # ---- the seam ----
+
+    @property
+    def nodes(self) -> int:
+        """The targets."""
+        return len(self._targets)
+
+    def owners(self) -> NDArray[np.int64]:
+        """Nothing here has shards: one, which every target serves."""
+        return np.zeros(1, np.int64)
+
+    def prepare(self) -> None:
+        """Opens the pool, in the process that will use it. Raises BackendError if a target cannot be reached at all."""
+        self._loop = uvloop.new_event_loop()
+        deadline = time.monotonic() + _PREPARE_S
+        wanted = self._options.connections
+        while any(side.alive < wanted for side in self._sides):
+            self._open_more()
+            self._turn(0.01)
+            for side in self._sides:
+                if side.failed and not side.alive and not side.opening:
+                    raise BackendError(f"{side.target.name} cannot be reached: {side.why}")
+            if time.monotonic() > deadline:
+                slow = min(self._sides, key=lambda side: side.alive)
+                raise BackendError(
+                    f"{slow.target.name} let {slow.alive} of {wanted} connections in within {_PREPARE_S:.0f} s"
+                    + (f": {slow.why}" if slow.why else "")
+                )
+
+    def offer(self, node: int, batch: NDArray[np.void]) -> int:
+        """Sends the first k, one on each idle connection, and returns k."""
+        side = self._sides[node]
+        count = min(len(batch), len(side.idle))
+        if count < len(batch):
+            self._open_more()
+        if not count:
+            return 0
+        taken = batch[:count]
+        requests = self._render(side, taken)
+        deadline_ns = self._now_ns() + self._options.timeout_ns
+        for number, (request, key, slot) in enumerate(
+            zip(requests, taken["id"].tolist(), taken["slot"].tolist(), strict=True)
+        ):
+            while True:
+                if not side.idle:
+                    return number
+                connection = side.idle.pop()
+                if connection.send(request, _Sent(key, slot)):
+                    break
+            connection.deadline_ns = deadline_ns
+        return count
+
+    def poll(self, outcomes: NDArray[np.void]) -> int:
+        """Moves answers out."""
+        count = min(len(outcomes), len(self._done))
+        if count:
+            outcomes[:count] = np.array(self._done[:count], OUTCOME)
+            del self._done[:count]
+        return count
+
+    def returned(self) -> list[int]:
+        """A target that comes back has lost nothing that this side would know of."""
+        return []
+
+    def wait(self, timeout_s: float) -> None:
+        """Runs the event loop until an answer is there, at most this long."""
+        self._expire()
+        if self._done:
+            timeout_s = 0.0
+        self._open_more()
+        self._turn(timeout_s)
+
+    def close(self) -> None:
+        """Closes every connection; what is in flight stays unanswered."""
+        if self._loop is None:
+            return
+        for task in self._tasks:
+            task.cancel()
+        for connection in list(self._all):
+            connection.abort(Cause.RESET)
+        self._turn(0.0)
+        self._loop.close()
+        self._loop = None
+
+    # ---- from connections ----
+
+    def opened(self, connection: Connection) -> None:
+        """See `connection.Pool`."""
+        side = self._sides[connection.node]
+        side.opening -= 1
+        side.alive += 1
+        side.idle.append(connection)
+        self._all.add(connection)
+
+    def ended(self, connection: Connection, cause: Cause, status: int) -> None:
+        """See `connection.Pool`."""
+        sent: _Sent = connection.token
+        connection.token = None
+        if cause is Cause.ANSWERED:
+            verdict = self._table[status] if status < len(self._table) else of_cause(Cause.GARBAGE)
+            if self._reads and isinstance(connection, ReadingConnection):
+                verdict = self._read(connection, verdict)
+        else:
+            verdict = of_cause(cause)
+        self._done.append((sent.id, 0, self._now_ns(), sent.slot, 0, int(verdict[0]), int(verdict[1])))
+        if cause is Cause.ANSWERED and not connection.last:
+            self._sides[connection.node].idle.append(connection)
+        if self._waiting:
+            self._waiting = False
+            self._loop.stop()
+
+    def closed(self, connection: Connection) -> None:
+        """See `connection.Pool`."""
+        side = self._sides[connection.node]
+        side.alive -= 1
+        self._all.discard(connection)
+        with contextlib.suppress(ValueError):
+            side.idle.remove(connection)
+
+    # ---- inside ----
+
+    def _read(self, connection: ReadingConnection, verdict: tuple[Status, Reason]) -> tuple[Status, Reason]:
+        if self._options.identify:
+            name = connection.seen
+            self.answered_by[name] = self.answered_by.get(name, 0) + 1
+        return self._options.judge.of_body(connection.body, verdict) if self._options.judge.path else verdict
+
+    def _render(self, side: _Side, batch: NDArray[np.void]) -> list[bytes]:
+        kinds = batch["kind"]
+        templates = side.target.templates
+        first = int(kinds[0])
+        if (kinds == first).all():
+            return templates[first].render(batch)  # type: ignore[index]  # a Kind is an int
+        requests: list[bytes] = [b""] * len(batch)
+        for kind in np.unique(kinds):
+            where = np.flatnonzero(kinds == kind)
+            for at, request in zip(where.tolist(), templates[int(kind)].render(batch[where]), strict=True):  # type: ignore[index]  # as above
+                requests[at] = request
+        return requests
+
+    def _expire(self) -> None:
+        """Ends what is over its time; looks once in a fiftieth of the time-out, so that many connections cost little."""
+        now = self._now_ns()
+        if now < self._look_ns:
+            return
+        self._look_ns = now + max(self._options.timeout_ns // 50, 1_000_000)
+        for connection in [c for c in self._all if c.busy and c.deadline_ns <= now]:
+            connection.abort(Cause.TIMEOUT)
+
+    def _open_more(self) -> None:
+        now = time.monotonic()
+        for side in self._sides:
+            if now < side.not_before_s:
+                continue
+            missing = self._options.connections - side.alive - side.opening
+            for _ in range(min(missing, _OPENING_MAX - side.opening)):
+                side.opening += 1
+                task = self._loop.create_task(self._open(side))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    def _connection(self, side: _Side) -> Connection:
+        if self._reads:
+            return ReadingConnection(self, side.node, self._options.identify)
+        return Connection(self, side.node)
+
+    async def _open(self, side: _Side) -> None:
+        target = side.target
+        make = lambda: self._connection(side)  # noqa: E731  one line for both forms
+        try:
+            async with asyncio.timeout(self._options.connect_ns / 1e9):
+                if target.port:
+                    await self._loop.create_connection(
+                        make, target.address, target.port, ssl=target.tls, server_hostname=target.server_name
+                    )
+                else:
+                    await self._loop.create_unix_connection(make, target.address)
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # TimeoutError and ssl.SSLError are OSErrors; ValueError: a bad certificate name
+            side.opening -= 1
+            side.failed += 1
+            side.why = _reason(error)
+            side.not_before_s = time.monotonic() + _REOPEN_S
+
+    def _turn(self, timeout_s: float) -> None:
+        """Runs the loop until something ended, at most this long."""
+        timer = self._loop.call_later(max(timeout_s, 0.0), self._loop.stop)
+        self._waiting = True
+        self._loop.run_forever()
+        self._waiting = False
+        timer.cancel()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer to the connection attempt in time"
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
