@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.backend.http.template import FIELDS, TemplateError, Terms, compile_template
+from simulator.backend.http.template import Terms, compile_template
+from simulator.scenario.http import FIELDS
 from simulator.transaction import TRANSACTION, Kind
 
 TERMS = Terms(prefix="run-7f3a-", currency="CNY", decimals=2)
@@ -86,17 +87,6 @@ def test_every_field_can_stand_anywhere(field: str) -> None:
     assert json.loads(body)["b"][0].startswith("x")
 
 
-def test_an_unknown_field_is_named_with_its_nearest() -> None:
-    with pytest.raises(TemplateError, match=r"\{ammount\} is no field of a transaction; did you mean amount\?"):
-        compile_template(Kind.PAYMENT, "POST", "/", {}, {"a": "{ammount}"}, TERMS, "h")
-
-
 def test_a_header_cannot_smuggle_another_one() -> None:
-    with pytest.raises(TemplateError, match="control character"):
+    with pytest.raises(ValueError, match="control character"):
         compile_template(Kind.PAYMENT, "POST", "/", {"X": "a\r\nEvil: 1"}, None, TERMS, "h")
-
-
-@pytest.mark.parametrize("name", ["Content-Length", "host", "Transfer-Encoding"])
-def test_headers_that_frame_the_request_are_ours(name: str) -> None:
-    with pytest.raises(TemplateError, match="leave it out"):
-        compile_template(Kind.PAYMENT, "POST", "/", {name: "5"}, {}, TERMS, "h")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
 from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, between, is_mapping, not_yet, refuse
+from simulator.scenario.http import Http  # noqa: TC001  pydantic reads the annotation
 from simulator.scenario.load import HIGHEST_RATE_PER_S
 from simulator.scenario.spelling import known_words
-from simulator.scenario.units import NS_PER_S, DurationNs, RatePerS, format_rate, quoted
+from simulator.scenario.units import NS_PER_S, DurationNs, RatePerS, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,29 +134,6 @@ class Embedded(Model):
         if self.shards < self.nodes:
             refuse([(("shards",), f"{self.shards} shards leave some of {self.nodes} nodes without one; write more")])
         return self
-
-
-def _http_target(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if scheme not in ("http", "https") or not separator or not rest or any(character.isspace() for character in url):
-        raise ValueError(f"{quoted(url)} is not an HTTP address; write for example http://127.0.0.1:8080")
-    return url
-
-
-class Http(Model):
-    """A payment gateway elsewhere, over HTTP."""
-
-    targets: tuple[Annotated[str, AfterValidator(_http_target)], ...] = Field(
-        strict=False, min_length=1, max_length=1_024, description="Where the gateways listen."
-    )
-    path: Annotated[str, Field(pattern=r"^/\S*$", max_length=1_000)] = Field(
-        default="/v1/payments", description="What a payment is posted to."
-    )
-    connections: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        default=128, description="Connections kept open, over all targets."
-    )
-    timeout: PositiveNs = Field(default=5 * NS_PER_S, description="An answer later than this is in doubt.")
-    generators: Annotated[int, Field(ge=1, le=256)] = Field(default=1, description="Processes that send.")
 
 
 class Noop(Model):

@@ -8,11 +8,10 @@ request: every field is a number, a word of ours, or the key made of them.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simulator.scenario.spelling import known_words
+from simulator.scenario.http import FIELDS, PLACEHOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
     Column = Callable[[NDArray[Any]], list[list[int]]]
 
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-
 # What a placeholder prints as, and the columns of a TRANSACTION batch that fill it.
 _COLUMNS: dict[str, tuple[str, Column]] = {
     "id": ("%d", lambda batch: [batch["id"].tolist()]),
@@ -34,17 +31,6 @@ _COLUMNS: dict[str, tuple[str, Column]] = {
     "amount_minor": ("%d", lambda batch: [batch["amount_minor"].tolist()]),
     "intended_ns": ("%d", lambda batch: [batch["intended_ns"].tolist()]),
 }
-_TEXTS = frozenset({"kind", "key", "related_key", "currency", "amount"})
-FIELDS = (*_COLUMNS, *sorted(_TEXTS))
-"""The names that a template may use.
-
-`amount` is in whole units with its decimals (12.34); `key` and `related_key` are idempotency keys: the run's own prefix
-and an id.
-"""
-
-
-class TemplateError(ValueError):
-    """A template that cannot be compiled; the text says what would be right."""
 
 
 @dataclass(frozen=True)
@@ -108,17 +94,15 @@ def compile_template(
         host: of the target, as its Host header.
 
     Raises:
-        TemplateError: for a field that no transaction has, or a header that is not one.
+        ValueError: for a field that no transaction has, or a header that would be more than one line.
     """
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
     for name, value in headers.items():
-        if name.lower() in ("host", "content-length", "connection", "transfer-encoding"):
-            raise TemplateError(f"the header {name} is written by the simulator itself; leave it out")
         lines.append(f"{name}: {value}")
     patterns, columns = [], []
     for line in lines:
         if any(ord(c) < ord(" ") or ord(c) == 127 for c in line):  # noqa: PLR2004  DEL
-            raise TemplateError(f"{line.split(':')[0]!r} has a control character in it")
+            raise ValueError(f"a control character in {line.split(':')[0]!r} would end it")  # from a secret, say
         pattern, fills = _compile(line, kind, terms)
         patterns.append(pattern)
         columns += fills
@@ -132,7 +116,7 @@ def compile_template(
 def _compile(text: str, kind: Kind, terms: Terms) -> tuple[bytes, list[Column]]:
     """A text with placeholders as bytes for `%`, and its columns."""
     pattern, columns, at = "", [], 0
-    for found in _PLACEHOLDER.finditer(text):
+    for found in PLACEHOLDER.finditer(text):
         pattern += text[at : found.start()].replace("%", "%%")
         prints, fills = _field(found.group(1), kind, terms)
         pattern += prints
@@ -159,7 +143,7 @@ def _field(name: str, kind: Kind, terms: Terms) -> tuple[str, list[Column]]:
         return f"%d.%0{terms.decimals}d", [split]
     column = _COLUMNS.get("amount_minor" if name == "amount" else name)
     if column is None:
-        raise TemplateError(f"{{{name}}} is no field of a transaction; {known_words(name, FIELDS)}")
+        raise ValueError(f"{{{name}}} is none of {', '.join(FIELDS)}")  # the scenario has told it already
     return column[0], [column[1]]
 
 
@@ -177,13 +161,13 @@ def _compile_json(
             return "[" + ",".join(write(item) for item in value) + "]"
         if not isinstance(value, str):
             return json.dumps(value)
-        alone = _PLACEHOLDER.fullmatch(value)
+        alone = PLACEHOLDER.fullmatch(value)
         if alone and alone.group(1) in _COLUMNS:
             prints, fills = _field(alone.group(1), kind, terms)
             columns.extend(fills)
             return prints
         pieces, at = "", 0
-        for found in _PLACEHOLDER.finditer(value):
+        for found in PLACEHOLDER.finditer(value):
             pieces += escaped(value[at : found.start()])[1:-1]
             prints, fills = _field(found.group(1), kind, terms)
             columns.extend(fills)
