@@ -122,6 +122,10 @@ def run(
     ] = None,
     *,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
+    allow_target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST:PORT", help="A target beyond this machine that you may load. May be repeated."),
+    ] = None,
 ) -> int:
     """Run a scenario; its results go to a folder below results/."""
     if vary:
@@ -137,7 +141,7 @@ def run(
     loaded = load(scenario, _overrides(settings, clock, seed), os.environ)
     from simulator.run import run_scenario  # noqa: PLC0415  heavier: a mistake in the scenario is told without it
 
-    return run_scenario(loaded, out=out, quiet=quiet)
+    return run_scenario(loaded, out=out, quiet=quiet, allowed=frozenset(allow_target or ()))
 
 
 @_verb

@@ -9,6 +9,7 @@ in the outcome, so settling needs no search.
 from __future__ import annotations
 
 from collections import deque
+from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -46,6 +47,15 @@ if TYPE_CHECKING:
 
 NOT_PICKED = -2
 STAGE = 8_192  # transactions released to one node at a time
+
+
+class WhenFull(IntEnum):
+    """What becomes of a transaction that its node's queue has no room for."""
+
+    REFUSE = 0  # the platform said no
+    HOLD = 1  # it waits here, in order and within its patience; then the platform said no
+    WAIT = 2  # it was not sent yet: it waits here for a connection, its lateness counts, and past its patience it is dropped
+
 
 _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
 _PENDING, _REORDERED = int(Status.PENDING), REORDERED
@@ -110,11 +120,12 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
     batch: NDArray[np.void], start: int, stop: int, now_ns: int, patience_ns: int,
     settings: Settings, fleet: Fleet, key: np.uint64, owners: NDArray[np.int64], split: Split, hot: HotKeys, flight: InFlight,
     staged: NDArray[np.void], staged_count: NDArray[np.int64], history: NDArray[np.void], history_count: NDArray[np.int64],
-    tallies: Tallies, dense: Dense,
+    tallies: Tallies, dense: Dense, wait: bool,  # noqa: FBT001  a kernel's arguments have no names
 ) -> int:  # fmt: skip
     """Releases batch[start:stop], all due by `now_ns`, into staged[node]; returns the position after the last one handled.
 
-    Stops early when a stage or the history is full, or a second is not resident.
+    Stops early when a stage or the history is full, or a second is not resident. With `wait` none counts as sent before
+    `note_fired` says so.
     """
     seconds = tallies.offered.shape[0]
     for i in range(start, stop):
@@ -169,17 +180,41 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
         flight.asked[slot] = 0
         staged[node, staged_count[node]] = m
         staged_count[node] += 1
-        fired_second = second_of(now_ns, seconds)
-        tallies.sent[fired_second] += 1
-        tallies.node_sent[fired_second, node] += 1
+        if not wait:
+            fired_second = second_of(now_ns, seconds)
+            tallies.sent[fired_second] += 1
+            tallies.node_sent[fired_second, node] += 1
+            note(dense.lag, tallies.totals, LAG, slot_of_second, kind, node, now_ns - intended)
         note_sent(settings, fleet, 0, node, now_ns)
         tallies.in_flight_max[node] = max(tallies.in_flight_max[node], tallies.in_flight[node])
         tallies.shard_in_flight[shard] += 1
         tallies.shard_in_flight_max[shard] = max(tallies.shard_in_flight_max[shard], tallies.shard_in_flight[shard])
-        note(dense.lag, tallies.totals, LAG, slot_of_second, kind, node, now_ns - intended)
     total = tallies.in_flight.sum()
     now_second = second_of(now_ns, seconds)
     tallies.in_flight_top[now_second] = max(tallies.in_flight_top[now_second], total)
+    return stop
+
+
+@kernel
+def note_fired(
+    batch: NDArray[np.void], start: int, stop: int, now_ns: int, flight: InFlight, tallies: Tallies, dense: Dense
+) -> int:
+    """Counts batch[start:stop] as sent at `now_ns`; returns the position after the last one handled.
+
+    Stops early when a second is not resident.
+    """
+    seconds = tallies.offered.shape[0]
+    second = second_of(now_ns, seconds)
+    for i in range(start, stop):
+        m = batch[i]
+        slot_of_second = dense.slots[second_of(m["intended_ns"], seconds)]
+        if slot_of_second < 0:
+            return i
+        node = int64(m["node"])
+        flight.table[int64(m["slot"])]["fired_ns"] = now_ns
+        tallies.sent[second] += 1
+        tallies.node_sent[second, node] += 1
+        note(dense.lag, tallies.totals, LAG, slot_of_second, int64(m["kind"]), node, now_ns - m["intended_ns"])
     return stop
 
 
@@ -189,15 +224,17 @@ def settle(  # noqa: C901  a kernel is long but straight
     hot: HotKeys, flight: InFlight,
     history: NDArray[np.void], history_count: NDArray[np.int64], tallies: Tallies, dense: Dense,
 ) -> int:  # fmt: skip
-    """Settles outcomes[start:stop] as answered at `now_ns`; returns the position after the last one handled.
+    """Settles outcomes[start:stop] as answered at `now_ns`, or when they say themselves; returns the position after the last one.
 
     Stops early when the history is full or a second is not resident. Response and service times are counted for `ok` only:
     an answer that says no quickly must not make the rest look fast.
     """
     seconds = tallies.offered.shape[0]
-    now_second = second_of(now_ns, seconds)
+    polled_ns = now_ns
     for i in range(start, stop):
         outcome = outcomes[i]
+        now_ns = int64(outcome["answered_ns"]) if outcome["answered_ns"] > 0 else polled_ns
+        now_second = second_of(now_ns, seconds)
         slot = int64(outcome["slot"])
         if slot >= flight.table.shape[0]:
             tallies.stray[0] += 1
@@ -245,7 +282,7 @@ def settle(  # noqa: C901  a kernel is long but straight
         m["id"] = 0
         flight.free[flight.free_count[0]] = slot
         flight.free_count[0] += 1
-    tallies.settled_ns[0] = now_ns
+    tallies.settled_ns[0] = polled_ns
     return stop
 
 
@@ -292,15 +329,14 @@ class Dispatcher:
 
     def __init__(
         self, backend: Backend, settings: Settings, seed: int, tallies: Tallies, recorder: Recorder, *,
-        in_flight: int, patience_ns: int, write: Callable[[memoryview], None], hold_back: bool = False,
+        in_flight: int, patience_ns: int, write: Callable[[memoryview], None], when_full: WhenFull = WhenFull.REFUSE,
         split: Split | None = None, hot: HotKeys = NO_HOT_KEYS,
     ) -> None:  # fmt: skip
         """`write` takes the bytes of history rows, in order. `in_flight` is the size of the table.
 
         `split` says which accounts the backend splits (none by default), `hot` whose transactions are measured apart.
 
-        With `hold_back` a transaction that finds its node's queue full waits here, in order and within its patience and the
-        in-flight table; without, it is rejected at once.
+        What waits here for room in a node's queue (`when_full`) is bounded by the in-flight table and by `patience_ns`.
         """
         self.backend = backend
         self.tallies = tallies
@@ -328,7 +364,7 @@ class Dispatcher:
         self._staged_count = np.zeros(backend.nodes, np.int64)
         self._history = np.zeros(65_536, HISTORY)
         self._history_count = np.zeros(1, np.int64)
-        self._hold_back = hold_back
+        self._when_full = when_full
         self._held: list[deque[NDArray[np.void]]] = [deque() for _ in range(backend.nodes)]
         self._asking: list[deque[NDArray[np.void]]] = [deque() for _ in range(backend.nodes)]
         self.asked_again = 0
@@ -347,7 +383,7 @@ class Dispatcher:
             reached = fire(
                 batch, position, len(batch), now_ns, self._patience_ns, self.settings, self.fleet, self._key, self._owners,
                 self._split, self._hot, self._flight, self._staged, self._staged_count, self._history, self._history_count,
-                self.tallies, self.recorder.dense,
+                self.tallies, self.recorder.dense, self._when_full == WhenFull.WAIT,
             )  # fmt: skip
             if reached < len(batch):
                 self._make_room(int(batch["intended_ns"][reached]))
@@ -360,32 +396,44 @@ class Dispatcher:
             self._staged_count[node] = 0
             batch = self._staged[node, :count]
             held = self._held[node]
-            accepted = 0 if held else self.backend.offer(int(node), batch)
+            accepted = 0 if held else self._offer(int(node), batch, now_ns)
             if accepted == count:
                 continue
-            if self._hold_back:
-                held.append(batch[accepted:].copy())
+            if self._when_full == WhenFull.REFUSE:
+                self._turn_away(batch[accepted:], now_ns)
             else:
-                self._refuse(batch[accepted:], now_ns)
+                held.append(batch[accepted:].copy())
 
-    def _refuse(self, batch: NDArray[np.void], now_ns: int) -> None:
-        """Settles what the backend's queue had no room for."""
+    def _offer(self, node: int, batch: NDArray[np.void], now_ns: int) -> int:
+        """Offers a batch to a node; returns how many it took."""
+        accepted = self.backend.offer(node, batch)
+        position = 0
+        while self._when_full == WhenFull.WAIT and position < accepted:
+            position = note_fired(batch, position, accepted, now_ns, self._flight, self.tallies, self.recorder.dense)
+            if position < accepted:
+                self._make_room(int(batch["intended_ns"][position]))
+        return accepted
+
+    def _turn_away(self, batch: NDArray[np.void], now_ns: int) -> None:
+        """Settles what found no room: the platform's no, or, where it was never sent, a drop of ours."""
         refused = np.zeros(len(batch), OUTCOME)
         refused["id"] = batch["id"]
         refused["slot"] = batch["slot"]
-        refused["status"] = _REJECTED
-        refused["reason"] = _OVERFLOW
+        unsent = self._when_full == WhenFull.WAIT
+        refused["status"] = _DROPPED if unsent else _REJECTED
+        refused["reason"] = _LATE if unsent else _OVERFLOW
         self.settle(refused, now_ns)
 
     def push_held(self, now_ns: int) -> None:
-        """Offers again, in order, what was held back; what has waited longer than `patience` is refused. Call it every turn."""
+        """Offers again, in order, what was held back; what is past its patience is turned away. Call it every turn."""
+        since = "intended_ns" if self._when_full == WhenFull.WAIT else "fired_ns"
         for node, held in enumerate(self._held):
             while held:
-                late = int(np.searchsorted(held[0]["fired_ns"], now_ns - self._patience_ns))
+                late = int(np.searchsorted(held[0][since], now_ns - self._patience_ns))
                 if late:
-                    self._refuse(held[0][:late], now_ns)
+                    self._turn_away(held[0][:late], now_ns)
                     held[0] = held[0][late:]
-                accepted = self.backend.offer(node, held[0]) if len(held[0]) else 0
+                accepted = self._offer(node, held[0], now_ns) if len(held[0]) else 0
                 if accepted < len(held[0]):
                     held[0] = held[0][accepted:]
                     break
@@ -444,7 +492,10 @@ class Dispatcher:
             self._asking[owner].append(batch[owners == owner])
 
     def give_up(self, now_ns: int, status: Status, reason: Reason) -> None:
-        """Settles everything still in flight with this status."""
+        """Settles everything still in flight with this status; what was never sent is dropped."""
+        for held in self._held if self._when_full == WhenFull.WAIT else []:
+            while held:
+                self._turn_away(held.popleft(), now_ns)
         outcomes = np.zeros(STAGE, OUTCOME)
         slot = 0
         while slot < len(self._flight.table):

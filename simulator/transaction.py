@@ -31,7 +31,10 @@ OUTCOME = np.dtype(
     [
         ("id", "<u8"),
         ("lsn", "<u8"),  # position in the shard's log; 0: nothing was logged
-        ("committed_ns", "<i8"),  # since the start of the run: when the node released the reply
+        (
+            "answered_ns",
+            "<i8",
+        ),  # since the start of the run, where a backend knows better than the poll; 0: the poll
         ("slot", "<u4"),
         ("shard", "<u2"),
         ("status", "u1"),  # Status

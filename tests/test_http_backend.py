@@ -30,7 +30,7 @@ def target(port: int, body: object = None) -> Target:
     host = f"127.0.0.1:{port}"
     body = {"id": "{id}"} if body is None else body
     templates = {kind: compile_template(kind, "POST", "/pay", {}, body, TERMS, host) for kind in Kind}
-    return Target(f"http://{host}", "127.0.0.1", port, None, None, templates)
+    return Target(f"http://{host}", host, "127.0.0.1", port, None, None, templates)
 
 
 def options(**changes: Any) -> Options:  # noqa: ANN401  any field
@@ -47,7 +47,7 @@ def opened() -> Iterator[Callable[..., HttpBackend]]:
     def make(*ports: int, body: object = None, **changes: Any) -> HttpBackend:  # noqa: ANN401  any field
         backend = HttpBackend([target(port, body) for port in ports], options(**changes), time.monotonic_ns)
         backends.append(backend)
-        backend.prepare()
+        backend.open()
         return backend
 
     yield make
@@ -297,7 +297,7 @@ def test_a_target_that_cannot_be_reached_is_named() -> None:
     backend = HttpBackend([target(port)], options(), time.monotonic_ns)
     try:
         with pytest.raises(BackendError, match=rf"http://127.0.0.1:{port} cannot be reached: .*refused"):
-            backend.prepare()
+            backend.open()
     finally:
         backend.close()
 

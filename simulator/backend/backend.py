@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +49,19 @@ class Backend(Protocol):
 
     def wait(self, timeout_s: float) -> None:
         """Sleeps until there may be answers, at most this long."""
+        ...
+
+
+@runtime_checkable
+class Opens(Protocol):
+    """A backend that has something to open in the process that uses it, before the clock runs: sockets, for example."""
+
+    def open(self) -> None:
+        """Opens it. Raises BackendError, with one line for the user, if that cannot be."""
+        ...
+
+    def close(self) -> None:
+        """Closes it; what is in flight stays unanswered."""
         ...
 
 

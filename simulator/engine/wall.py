@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from simulator.backend.backend import Opens
+from simulator.errors import SimError
 from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
 
 if TYPE_CHECKING:
@@ -125,7 +127,9 @@ class WallEngine:
         self._cpu_ns = time.process_time_ns()
 
     def prepare(self) -> None:
-        """Makes the first transactions, so that none is late for that."""
+        """Opens what the backend has to open in this process, and makes the first transactions, so that none is late for that."""
+        if isinstance(self._backend, Opens):
+            self._backend.open()
         while len(self._ready) < _AHEAD and self._make():
             pass
 
@@ -146,6 +150,11 @@ class WallEngine:
                 continue
             self._sleep(now)
         self._drain()
+
+    def close(self) -> None:
+        """Closes what the backend has open in this process."""
+        if isinstance(self._backend, Opens):
+            self._backend.close()
 
     def _settle(self, now: int) -> None:
         while count := self._backend.poll(self._outcomes):
@@ -228,13 +237,18 @@ def drive(connection: Connection, make_engine: MakeEngine, history: Path, expect
     record = _History(history, expected)
     recorder, engine = make_engine(record.write)
     engine.must_end = lambda: record.errno != 0
-    engine.prepare()
+    try:
+        engine.prepare()
+    except SimError as error:
+        connection.send(error)
+        return
     gc.freeze()
     connection.send("ready")
     connection.recv()
     began = time.process_time()
     engine.run()
     record.close()
+    engine.close()
     connection.send(Ended(recorder.finish(), time.process_time() - began, bytes(record.spilled), record.errno))
     connection.close()
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KINDS = len(Kind)
 STATUSES = len(Status)
-REASONS = len(Reason)
+REASONS = max(Reason) + 1
 
 # History: one row for each transaction as it ended, in that order; what the auditor holds against the journals.
 HISTORY = np.dtype(

@@ -23,7 +23,7 @@ from simulator.scenario.loader import dump_scenario
 from simulator.warm import warm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from simulator.scenario.model import Scenario
@@ -50,14 +50,14 @@ class Clock:
     """What a clock makes of a scenario."""
 
     supported: Callable[[Scenario], None]  # raises ScenarioError
-    assemble: Callable[[Scenario, Path], Assembled]
+    assemble: Callable[[Scenario, Path, Collection[str]], Assembled]  # the last: targets that may be loaded
     warm: Callable[[Callable[[str], None] | None], None]  # compiles what is not cached, and says so
 
 
 CLOCKS = {"wall": Clock(wall.supported, wall.assemble, warm)}
 
 
-def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
+def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool, allowed: Collection[str] = ()) -> Exit:
     """Runs a scenario and writes its folder; returns the process's exit code.
 
     Raises UsageError for an output folder that cannot be used, ScenarioError for a scenario that needs what is not there,
@@ -73,7 +73,8 @@ def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
     started = datetime.now(UTC)
     folder = new_folder(scenario.name, out, started)
     with Interrupts() as interrupts:
-        summary = carry_out(scenario, folder, open_view(console, quiet), interrupts, started=started, began=began)
+        opened = open_view(console, quiet)
+        summary = carry_out(scenario, folder, opened, interrupts, started=started, began=began, allowed=allowed)
     with whoever_listens():
         print_summary(console, summary, folder, quiet=quiet)
     write_report(folder)
@@ -81,11 +82,12 @@ def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
 
 
 def carry_out(
-    scenario: Scenario, folder: Path, opened: View, interrupts: Asked, *, started: datetime, began: float
-) -> dict[str, Any]:
+    scenario: Scenario, folder: Path, opened: View, interrupts: Asked, *, started: datetime, began: float,
+    allowed: Collection[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Runs a scenario into a folder that is there and empty, and writes everything but the report; returns the summary."""
     with nothing_left(folder):
-        run = CLOCKS[scenario.clock].assemble(scenario, folder)
+        run = CLOCKS[scenario.clock].assemble(scenario, folder, allowed)
         interrupts.at_once = run.kill
         write_text(folder / "scenario.yaml", dump_scenario(scenario))
         facts = {**environment(folder), "started_at": started.isoformat(timespec="seconds")}

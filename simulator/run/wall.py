@@ -18,11 +18,13 @@ from simulator.audit import auditor, history
 from simulator.audit.credit_lag import CreditLagSampler
 from simulator.backend.backend import Backend, NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
+from simulator.backend.http.build import build_http, check_descriptors
+from simulator.backend.http.preflight import preflight
 from simulator.balancer.policy import settings_of
 from simulator.clock import WallClock
-from simulator.dispatcher import Dispatcher
+from simulator.dispatcher import Dispatcher, WhenFull
 from simulator.engine.wall import Ended, Stop, WallEngine, drive
-from simulator.errors import BackendError, ScenarioError
+from simulator.errors import BackendError, SimError
 from simulator.fault.inject import Injector
 from simulator.fault.schedule import Schedule
 from simulator.measure import validity
@@ -44,6 +46,7 @@ from simulator.workload.build import build_source
 from simulator.workload.hot_keys import Popular, hot_keys_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
     from multiprocessing.context import ForkProcess
 
@@ -122,34 +125,47 @@ class Run:
         dispatcher = Dispatcher(
             self.backend, settings_of(scenario.balancer.policy), scenario.seed, self.tallies, recorder,
             in_flight=scenario.dispatcher.in_flight, patience_ns=scenario.dispatcher.patience, write=write,
-            hold_back=scenario.backend.embedded is not None and scenario.backend.embedded.overflow != "refuse",
-            split=self.pool.shape.split if self.pool else None, hot=self.popular.hot,
+            when_full=_when_full(scenario), split=self.pool.shape.split if self.pool else None, hot=self.popular.hot,
         )  # fmt: skip
         source = build_source(scenario)
         return recorder, WallEngine(dispatcher, source, self.clock, self.stop, drain_ns=scenario.dispatcher.drain)
 
 
+def _when_full(scenario: Scenario) -> WhenFull:
+    if scenario.backend.http is not None:
+        return WhenFull.WAIT
+    held = scenario.backend.embedded is not None and scenario.backend.embedded.overflow != "refuse"
+    return WhenFull.HOLD if held else WhenFull.REFUSE
+
+
 def supported(scenario: Scenario) -> None:
     """Raises ScenarioError for what cannot be run on this clock."""
     if scenario.backend.http is not None:
-        raise ScenarioError("backend: http cannot be run yet; embedded, noop and plug-ins can")
+        check_descriptors(scenario.backend.http)
 
 
-def assemble(scenario: Scenario, folder: Path) -> Run:
-    """Everything a run shares between its processes, and its backend; no process yet."""
+def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
+    """Everything a run shares between its processes, and its backend; no process yet. `allowed`: see `build_http`."""
     (folder / "journal").mkdir()
     rate = build_rate(scenario)
     dispatcher = scenario.dispatcher
     seconds = int(np.ceil(rate.duration_s + (dispatcher.drain + dispatcher.patience) / 1e9)) + 2
     pool: Pool | None = None
     backend: Backend
+    epoch = shared_array(1, np.int64)
     if scenario.backend.embedded is not None:
         pool = _pool(scenario, scenario.backend.embedded, folder)
         backend = EmbeddedBackend(pool.shape, pool.wiring, pool.board)
         epoch = pool.board.epoch_ns
+    elif scenario.backend.http is not None:
+        backend = build_http(
+            scenario.backend.http, currency=scenario.currency, run=f"{scenario.seed:x}-{time.time_ns():x}",
+            allowed=allowed, environ=os.environ, now_ns=WallClock(epoch).now_ns,
+        )  # fmt: skip
+        for target in backend.targets:
+            preflight(target, scenario.backend.http.connect_timeout / 1e9)
     else:
         backend = NoopBackend() if scenario.backend.noop is not None else _plugin(scenario)
-        epoch = shared_array(1, np.int64)
     tallies = open_tallies(seconds_grid(seconds), backend.nodes, len(backend.owners()))
     run = Run(
         scenario, folder, tallies, rate.duration_s, rate.total, seconds, WallClock(epoch),
@@ -253,10 +269,13 @@ def _interrupts_seen(run: Run, interrupts: Asked) -> bool:
 
 def _receive(connection: Connection, run: Run) -> Any:  # noqa: ANN401  what the engine sends
     try:
-        return connection.recv()
+        received = connection.recv()
     except EOFError:
         code = run.engine.exitcode if run.engine else None
         raise BackendError(f"the process that generates the load ended early (code {code})") from None
+    if isinstance(received, SimError):
+        raise received
+    return received
 
 
 def _watch(run: Run, view: View, phase: Phase) -> None:

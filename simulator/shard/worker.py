@@ -337,7 +337,6 @@ class Node:
         moved = False
         if self.released < self.durable:
             batch = self.pending[self.released : self.durable]
-            batch["committed_ns"] = self.now_ns()
             pushed = self.wiring.replies[self.node].push(batch)
             self.released += pushed
             if pushed:

@@ -1,6 +1,6 @@
 """The backend over HTTP: a pool of connections for each target, driven in turns by the engine.
 
-The event loop runs only inside `wait` (and `prepare`), and a turn ends as soon as an answer is there, so that the engine's own
+The event loop runs only inside `wait` (and `open`), and a turn ends as soon as an answer is there, so that the engine's own
 loop stays the one clock. A node is a target: the balancer picks it. A transaction that finds no idle connection is not
 accepted: the dispatcher holds it back, and its lateness counts. Every request ends once, by an answer, its connection's end, or
 its time-out.
@@ -40,6 +40,7 @@ class Target(NamedTuple):
     """Where requests go: an address that was resolved once, and stays."""
 
     name: str  # as the scenario wrote it
+    host: str  # of the Host header
     address: str  # an IP address, or a socket's path
     port: int  # 0: a Unix socket
     tls: ssl.SSLContext | None
@@ -105,11 +106,16 @@ class HttpBackend:
         """The targets."""
         return len(self._targets)
 
+    @property
+    def targets(self) -> list[Target]:
+        """Where requests go."""
+        return self._targets
+
     def owners(self) -> NDArray[np.int64]:
         """Nothing here has shards: one, which every target serves."""
         return np.zeros(1, np.int64)
 
-    def prepare(self) -> None:
+    def open(self) -> None:
         """Opens the pool, in the process that will use it. Raises BackendError if a target cannot be reached at all."""
         self._loop = uvloop.new_event_loop()
         deadline = time.monotonic() + _PREPARE_S
