@@ -43,6 +43,8 @@ class Stream(IntEnum):
     DEPENDS = 23  # whether a transaction needs the dependency
     BACKOFF = 24  # jitter of retries
     WHICH_BALANCER = 25
+    APERTURE = 30  # which nodes each balancer's aperture holds
+    REPORT = 31  # what a balancer rounds at random when a node reports
 
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: SplitMix64's increment

@@ -24,7 +24,9 @@ from simulator.kernel import inlined, int64, kernel
 from simulator.seeds import mix
 
 if TYPE_CHECKING:
-    from simulator.balancer.fleet import Fleet, Settings
+    from numpy.typing import NDArray
+
+    from simulator.balancer.fleet import Settings
 
 _IN_FLIGHT = int(Load.IN_FLIGHT)
 _TRIES = 5
@@ -45,40 +47,62 @@ def further(word: np.uint64, j: int) -> np.uint64:
 
 
 @inlined
-def plain(settings: Settings, fleet: Fleet, b: int, now_ns: int) -> bool:
+def plain(settings: Settings, slow_until_ns: NDArray[np.int64], b: int, now_ns: int) -> bool:
     """Whether the load of a node is its requests in flight and nothing else."""
-    return settings.load == _IN_FLIGHT and settings.weighted == 0 and now_ns >= fleet.slow_until_ns[b]
+    return settings.load == _IN_FLIGHT and settings.weighted == 0 and now_ns >= slow_until_ns[b]
 
 
 @inlined
-def two_plain(fleet: Fleet, b: int, word: np.uint64) -> int:
-    """The less busy of two nodes drawn with replacement, the first of equals: the hot path of `draws`."""
-    span = fleet.span[b]
-    one = int64(fleet.ready[b, below(word, span)])
-    other = int64(fleet.ready[b, below(word << _HALF, span)])
-    return other if fleet.in_flight[b, other] < fleet.in_flight[b, one] else one
+def two_plain(in_flight: NDArray[np.int64], ready: NDArray[np.int32], b: int, word: np.uint64, places: int) -> int:
+    """The less busy of two of the first `places` of `ready`, with replacement, the first of equals: the hot path of `draws`."""
+    one = int64(ready[b, below(word, places)])
+    other = int64(ready[b, below(word << _HALF, places)])
+    return other if in_flight[b, other] < in_flight[b, one] else one
 
 
 @inlined
-def distinct_plain(fleet: Fleet, b: int, word: np.uint64, places: int) -> int:
-    """The less busy of two different nodes among the first `places` ≥ 2 of `ready`, all available: the hot path of `distinct`."""
+def distinct_plain(in_flight: NDArray[np.int64], ready: NDArray[np.int32], b: int, word: np.uint64, places: int) -> int:
+    """The same of two different ones of `places` ≥ 2, all available: the hot path of `distinct`."""
     first = below(word, places)
     second = below(word << _HALF, places - 1)
     second += int64(second >= first)
-    one = int64(fleet.ready[b, first])
-    other = int64(fleet.ready[b, second])
-    return other if fleet.in_flight[b, other] < fleet.in_flight[b, one] else one
+    one = int64(ready[b, first])
+    other = int64(ready[b, second])
+    return other if in_flight[b, other] < in_flight[b, one] else one
+
+
+@inlined
+def least_busy(in_flight: NDArray[np.int64], b: int, word: np.uint64) -> int:
+    """The node with the fewest requests in flight of all, one of the equals at random: the hot path of `scan`.
+
+    Two simple loops over one row, which the compiler turns into vector code, and a search that ends at the one it wants.
+    """
+    nodes = in_flight.shape[1]
+    least = in_flight[b, 0]
+    for at in range(nodes):
+        least = min(least, in_flight[b, at])
+    equals = 0
+    for at in range(nodes):
+        equals += int64(in_flight[b, at] == least)
+    left = below(word, equals)
+    node = 0
+    while in_flight[b, node] != least or left > 0:
+        left -= int64(in_flight[b, node] == least)
+        node += 1
+    return node
 
 
 @kernel
-def draws(settings: Settings, fleet: Fleet, b: int, now_ns: int, word: np.uint64) -> int:
+def draws(
+    settings: Settings, in_flight: NDArray[np.int64], views: NDArray[np.void], slow_until_ns: NDArray[np.int64],
+    ready: NDArray[np.int32], b: int, now_ns: int, word: np.uint64, places: int,
+) -> int:  # fmt: skip
     """The least loaded of `choices` nodes drawn with replacement; the first of equals."""
-    span = fleet.span[b]
-    best = int64(fleet.ready[b, below(word, span)])
-    least = load_of(settings, fleet, b, best, now_ns)
+    best = int64(ready[b, below(word, places)])
+    least = load_of(settings, in_flight, views, slow_until_ns, b, best, now_ns)
     for j in range(1, settings.choices):
-        node = int64(fleet.ready[b, below(further(word, j) if j > 1 else word << _HALF, span)])
-        found = load_of(settings, fleet, b, node, now_ns)
+        node = int64(ready[b, below(further(word, j) if j > 1 else word << _HALF, places)])
+        found = load_of(settings, in_flight, views, slow_until_ns, b, node, now_ns)
         if found < least:
             best = node
             least = found
@@ -86,65 +110,43 @@ def draws(settings: Settings, fleet: Fleet, b: int, now_ns: int, word: np.uint64
 
 
 @kernel
-def distinct(settings: Settings, fleet: Fleet, b: int, now_ns: int, word: np.uint64) -> int:
-    """Finagle's pick, within the aperture where there is one."""
-    span = fleet.span[b]
-    places = fleet.ready.shape[1]
-    tries = _TRIES
-    if settings.aperture_ns > 0.0:
-        places = min(fleet.width[b], span)
-        tries = 0
-    node = -1
-    for t in range(tries + 1):
-        drawn = further(word, t) if t > 0 else word
-        if t == _TRIES:
+def distinct(
+    settings: Settings, in_flight: NDArray[np.int64], views: NDArray[np.void], slow_until_ns: NDArray[np.int64],
+    ready: NDArray[np.int32], b: int, now_ns: int, word: np.uint64, places: int, span: int,
+) -> int:  # fmt: skip
+    """Finagle's pick among the first `places` of `ready`, of which those below `span` are available."""
+    drawn = word
+    for t in range(1, _TRIES + 2):
+        if t > _TRIES:
             places = span
         if places == 1:
-            return int64(fleet.ready[b, 0])
+            break
         first = below(drawn, places)
         second = below(drawn << _HALF, places - 1)
         second += int64(second >= first)
         if (first < span) != (second < span):
-            return int64(fleet.ready[b, first if first < span else second])
+            return int64(ready[b, first if first < span else second])
         if first < span:
-            one = int64(fleet.ready[b, first])
-            node = int64(fleet.ready[b, second])
-            if load_of(settings, fleet, b, one, now_ns) <= load_of(settings, fleet, b, node, now_ns):
-                node = one
-            return node
-    return node
-
-
-@inlined
-def least_busy(fleet: Fleet, b: int, word: np.uint64) -> int:
-    """The node with the fewest requests in flight of all, one of the equals at random: the hot path of `scan`.
-
-    Two simple loops over one row, which the compiler turns into vector code, and a search that ends at the one it wants.
-    """
-    nodes = fleet.in_flight.shape[1]
-    least = fleet.in_flight[b, 0]
-    for at in range(nodes):
-        least = min(least, fleet.in_flight[b, at])
-    equals = 0
-    for at in range(nodes):
-        equals += int64(fleet.in_flight[b, at] == least)
-    left = below(word, equals)
-    node = 0
-    while fleet.in_flight[b, node] != least or left > 0:
-        left -= int64(fleet.in_flight[b, node] == least)
-        node += 1
-    return node
+            one = int64(ready[b, first])
+            other = int64(ready[b, second])
+            mine = load_of(settings, in_flight, views, slow_until_ns, b, one, now_ns)
+            return one if mine <= load_of(settings, in_flight, views, slow_until_ns, b, other, now_ns) else other
+        drawn = further(word, t)
+    return int64(ready[b, 0])
 
 
 @kernel
-def scan(settings: Settings, fleet: Fleet, b: int, now_ns: int, word: np.uint64) -> int:
+def scan(
+    settings: Settings, in_flight: NDArray[np.int64], views: NDArray[np.void], slow_until_ns: NDArray[np.int64],
+    ready: NDArray[np.int32], b: int, now_ns: int, word: np.uint64, places: int,
+) -> int:  # fmt: skip
     """The least loaded of all available; one of the equals at random."""
-    best = int64(fleet.ready[b, 0])
-    least = load_of(settings, fleet, b, best, now_ns)
+    best = int64(ready[b, 0])
+    least = load_of(settings, in_flight, views, slow_until_ns, b, best, now_ns)
     equals = 1
-    for at in range(1, fleet.span[b]):
-        node = int64(fleet.ready[b, at])
-        found = load_of(settings, fleet, b, node, now_ns)
+    for at in range(1, places):
+        node = int64(ready[b, at])
+        found = load_of(settings, in_flight, views, slow_until_ns, b, node, now_ns)
         if found < least:
             best = node
             least = found

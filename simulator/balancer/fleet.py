@@ -51,10 +51,11 @@ class Health(IntEnum):
 
     EJECTED_IN_A_ROW = 1  # for errors in a row
     EJECTED_BY_RATE = 2  # for a success rate far below the others'
-    READMITTED = 3
-    PANIC_BEGAN = 4  # node −1: of the balancer
-    PANIC_ENDED = 5  # node −1
-    FIRST_SENT = 6  # the first request after a re-admission
+    WITHDRAWN = 3  # by who runs the fleet: a health check, a deployment
+    READMITTED = 4
+    FIRST_SENT = 5  # the first request after a re-admission
+    PANIC_BEGAN = 6  # node −1: of the balancer
+    PANIC_ENDED = 7  # node −1
 
 
 class Settings(NamedTuple):
@@ -82,7 +83,7 @@ class Settings(NamedTuple):
     probe_age_ns: int
     removals: float  # a query
     hot_quantile: float
-    probe_uses: float  # how often one probe may be used
+    spare_probes: float  # δ of the reuse budget
     # aperture
     aperture_ns: float  # smoothing window; 0: all nodes
     load_low: float
@@ -129,8 +130,9 @@ VIEW = np.dtype(
         ("good", "<i4"),  # answers since the last sweep
         ("answers", "<i4"),
         ("backoff", "<i4"),  # how many times the base ejection time it stays out
-        ("first", "<i8"),  # 1: nothing was sent to it since its re-admission
-        ("idle", "<i8"),  # 1: it is in the idle list
+        ("offered_weight", "<f8"),  # ORCA: from the last report
+        ("first", "<i4"),  # 1: nothing was sent to it since its re-admission
+        ("idle", "<i4"),  # 1: it is in the idle list
     ]
 )
 assert VIEW.itemsize == 128, VIEW.itemsize  # noqa: PLR2004, S101  two cache lines: a wrong layout must not run
@@ -140,6 +142,46 @@ EVENT = np.dtype([("time_ns", "<i8"), ("balancer", "<i4"), ("node", "<i4"), ("wh
 PROBE = np.dtype([("node", "<i8"), ("queue", "<f8"), ("latency_ns", "<f8"), ("came_ns", "<i8"), ("uses", "<f8")])
 
 
+class Deadlines(NamedTuple):
+    """Earliest deadline first: a binary heap of nodes for each balancer; (1, 1) where no weights can differ."""
+
+    heap: NDArray[np.int32]  # (K, N)
+    deadline: NDArray[np.float64]  # (K, N) of each node
+    turn: NDArray[np.int64]  # (K, N) ties go to the node whose turn came first
+    size: NDArray[np.int64]  # (K,)
+    clock: NDArray[np.float64]  # (K,) the deadline that was served last
+    turns: NDArray[np.int64]  # (K,)
+
+
+class Idle(NamedTuple):
+    """Lists of idle nodes, each a ring; (1, 1) for other rules."""
+
+    ring: NDArray[np.int32]  # (K, N)
+    head: NDArray[np.int64]  # (K,)
+    count: NDArray[np.int64]  # (K,)
+
+
+class Hashing(NamedTuple):
+    """Consistent hashing."""
+
+    point: NDArray[np.uint64]  # (P,) the ring's points in order; the same for all balancers
+    owner: NDArray[np.int32]  # (P,) the node of each
+    table: NDArray[np.int32]  # (K, M) Maglev's, of the nodes each balancer takes for available
+    scratch: NDArray[np.int64]  # (3, N) for building it
+
+
+class Probing(NamedTuple):
+    """Prequal's pools of probes."""
+
+    pool: NDArray[np.void]  # (K, pool) PROBE, the oldest first
+    count: NDArray[np.int64]  # (K,)
+    owed: NDArray[np.float64]  # (K, 2) fractions of probes and of removals carried over
+    removals: NDArray[np.int64]  # (K,) done so far: they alternate
+    recent: NDArray[np.float64]  # (K, RECENT) the queue lengths of the last replies, as they came
+    ordered: NDArray[np.float64]  # (K, RECENT) the same, sorted
+    replies: NDArray[np.int64]  # (K,)
+
+
 class Fleet(NamedTuple):
     """`K` balancers over `N` nodes. Each balancer sees its own rows only.
 
@@ -147,7 +189,7 @@ class Fleet(NamedTuple):
     among `ready[b, :span[b]]`: the available ones, or all in a panic. So sampling, ejection and re-admission are O(1).
     """
 
-    in_flight: NDArray[np.int64]  # (K, N)
+    in_flight: NDArray[np.int64]  # (K, N) this balancer's own requests
     total: NDArray[np.int64]  # (K,) their sums
     weight: NDArray[np.float64]  # (N,) as configured, mean 1
     ready: NDArray[np.int32]  # (K, N)
@@ -157,50 +199,33 @@ class Fleet(NamedTuple):
     cursor: NDArray[np.int64]  # (K,) round robin
     views: NDArray[np.void]  # (K, N) VIEW
     stale: NDArray[np.int64]  # (K,) 1: who is available or a weight has changed, and tables must be built again
+    panicking: NDArray[np.int64]  # (K,) 1: too few are available, and all are used
     slow_until_ns: NDArray[np.int64]  # (K,) some node is in slow start until then
     next_sweep_ns: NDArray[np.int64]  # (K,) when `sweep` is due; NEVER_NS: never
     due_ns: NDArray[np.int64]  # (K, 2) the next outlier sweep, the next update of weights
-    # earliest deadline first: a binary heap
-    heap: NDArray[np.int32]  # (K, N) or (1, 1)
-    deadline: NDArray[np.float64]  # the same, of each node
-    turn: NDArray[np.int64]  # the same: ties go to the node whose turn came first
-    heap_size: NDArray[np.int64]  # (K,)
-    virtual: NDArray[np.float64]  # (K, 2) the scheduler's time, the number of turns
-    # idle list: a ring
-    idle: NDArray[np.int32]  # (K, N) or (1, 1)
-    idle_head: NDArray[np.int64]  # (K,)
-    idle_count: NDArray[np.int64]  # (K,)
-    # hashing
-    point: NDArray[np.uint64]  # (P,) the ring's points in order
-    owner: NDArray[np.int32]  # (P,) the node of each
-    table: NDArray[np.int32]  # (K, M) Maglev
-    scratch: NDArray[np.int64]  # (3, N) for building it
-    # probes
-    pool: NDArray[np.void]  # (K, pool) PROBE
-    pool_count: NDArray[np.int64]  # (K,)
-    owed: NDArray[np.float64]  # (K, 3) fractions of probes and removals carried over; removals done
-    recent: NDArray[np.float64]  # (K, 2, RECENT) the queue lengths of the last probes: as they came, sorted
-    recent_count: NDArray[np.int64]  # (K,)
-    # aperture
-    width: NDArray[np.int64]  # (K,) how many of `ready` are used
-    smooth: NDArray[np.float64]  # (K, 2) the smoothed requests in flight and when that was
-    # what happened
-    events: NDArray[np.void]  # (E,) EVENT; the first E
+    width: NDArray[np.int64]  # (K,) aperture: how many of `ready` are used
+    smooth: NDArray[np.float64]  # (K, 2) aperture: requests in flight, smoothed, and as of when
+    deadlines: Deadlines
+    idle: Idle
+    hashing: Hashing
+    probing: Probing
+    events: NDArray[np.void]  # (E,) EVENT: the first E
     event_count: NDArray[np.int64]  # (1,) all; those beyond E are counted and not kept
 
 
 EVENTS = 65_536
-RECENT = 64  # probes whose queue lengths make the distribution that "hot" is judged by
-_SHUFFLE = 0x5EED
+RECENT = 64  # replies whose queue lengths make the distribution that "hot" is judged by
 
 
 @kernel
-def note_event(fleet: Fleet, b: int, node: int, what: int, now_ns: int) -> None:
+def note_event(
+    events: NDArray[np.void], event_count: NDArray[np.int64], b: int, node: int, what: int, now_ns: int
+) -> None:
     """Logs a health event; when the log is full it is only counted."""
-    at = fleet.event_count[0]
-    fleet.event_count[0] += 1
-    if at < fleet.events.shape[0]:
-        row = fleet.events[at]
+    at = event_count[0]
+    event_count[0] += 1
+    if at < events.shape[0]:
+        row = events[at]
         row["time_ns"] = now_ns
         row["balancer"] = b
         row["node"] = node
@@ -208,21 +233,21 @@ def note_event(fleet: Fleet, b: int, node: int, what: int, now_ns: int) -> None:
 
 
 @kernel
-def swap(fleet: Fleet, b: int, at: int, to: int) -> None:
+def swap(ready: NDArray[np.int32], place: NDArray[np.int32], b: int, at: int, to: int) -> None:
     """Exchanges two places of `ready`."""
-    one = fleet.ready[b, at]
-    other = fleet.ready[b, to]
-    fleet.ready[b, at] = other
-    fleet.ready[b, to] = one
-    fleet.place[b, one] = to
-    fleet.place[b, other] = at
+    one = ready[b, at]
+    other = ready[b, to]
+    ready[b, at] = other
+    ready[b, to] = one
+    place[b, one] = to
+    place[b, other] = at
 
 
 @kernel
-def shuffle(fleet: Fleet, key: np.uint64) -> None:
+def shuffle(ready: NDArray[np.int32], place: NDArray[np.int32], key: np.uint64) -> None:
     """Gives each balancer an order of its own (Fisher and Yates): apertures are to overlap by chance, not to coincide."""
-    nodes = fleet.ready.shape[1]
-    for b in range(fleet.ready.shape[0]):
+    nodes = ready.shape[1]
+    for b in range(ready.shape[0]):
         for at in range(nodes - 1, 0, -1):
             word = bits(key, b * nodes + at)
-            swap(fleet, b, at, int64(((word >> np.uint64(32)) * np.uint64(at + 1)) >> np.uint64(32)))
+            swap(ready, place, b, at, int64(((word >> np.uint64(32)) * np.uint64(at + 1)) >> np.uint64(32)))

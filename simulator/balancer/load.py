@@ -23,40 +23,45 @@ from simulator.balancer.fleet import Load
 from simulator.kernel import kernel
 
 if TYPE_CHECKING:
-    from simulator.balancer.fleet import Fleet, Settings
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from simulator.balancer.fleet import Settings
 
 _IN_FLIGHT, _PEAK_EWMA, _REPORTED = int(Load.IN_FLIGHT), int(Load.PEAK_EWMA), int(Load.REPORTED)
 
 
 @kernel
-def ramp(settings: Settings, fleet: Fleet, b: int, node: int, now_ns: int) -> float:
+def ramp(settings: Settings, views: NDArray[np.void], b: int, node: int, now_ns: int) -> float:
     """Slow start's factor of a node's weight, in (0, 1]: max(floor, (t/T)^(1/aggression)) for T after it became available.
 
     Envoy, `slow_start_config`: floor 10 %, aggression 1.
     """
-    age = now_ns - fleet.views[b, node]["available_since_ns"]
+    age = now_ns - views[b, node]["available_since_ns"]
     if age >= settings.slow_ns:
         return 1.0
     return max(settings.slow_floor, (max(age, 0) / settings.slow_ns) ** settings.slow_power)
 
 
 @kernel
-def weight_of(settings: Settings, fleet: Fleet, b: int, node: int, now_ns: int) -> float:
+def weight_of(
+    settings: Settings, views: NDArray[np.void], slow_until_ns: NDArray[np.int64], b: int, node: int, now_ns: int
+) -> float:
     """The weight in force."""
-    weight = fleet.views[b, node]["weight"]
-    if now_ns < fleet.slow_until_ns[b]:
-        weight *= ramp(settings, fleet, b, node, now_ns)
+    weight = views[b, node]["weight"]
+    if now_ns < slow_until_ns[b]:
+        weight *= ramp(settings, views, b, node, now_ns)
     return weight
 
 
 @kernel
-def peak_cost(settings: Settings, fleet: Fleet, b: int, node: int, now_ns: int) -> float:
+def peak_cost(settings: Settings, views: NDArray[np.void], b: int, node: int, now_ns: int) -> float:
     """The peak EWMA of a node's response times, ns, decayed until now; 0: no history.
 
     As in Finagle each look stores what has decayed. So between two answers the cost falls towards 0, not towards the last
     answer, and one that is looked at often is an envelope: up at once, down by e^(−Δt/τ).
     """
-    view = fleet.views[b, node]
+    view = views[b, node]
     cost = view["cost_ns"] * exp(-max(now_ns - view["stamp_ns"], 0) / settings.tau_ns)
     view["cost_ns"] = cost
     view["stamp_ns"] = now_ns
@@ -64,9 +69,9 @@ def peak_cost(settings: Settings, fleet: Fleet, b: int, node: int, now_ns: int) 
 
 
 @kernel
-def observe(settings: Settings, fleet: Fleet, b: int, node: int, now_ns: int, took_ns: int) -> None:
+def observe(settings: Settings, views: NDArray[np.void], b: int, node: int, now_ns: int, took_ns: int) -> None:
     """A response time enters the averages that the load metric needs."""
-    view = fleet.views[b, node]
+    view = views[b, node]
     if settings.load == _PEAK_EWMA:
         if took_ns > view["cost_ns"]:
             view["cost_ns"] = took_ns
@@ -80,22 +85,25 @@ def observe(settings: Settings, fleet: Fleet, b: int, node: int, now_ns: int, to
 
 
 @kernel
-def load_of(settings: Settings, fleet: Fleet, b: int, node: int, now_ns: int) -> float:
+def load_of(
+    settings: Settings, in_flight: NDArray[np.int64], views: NDArray[np.void], slow_until_ns: NDArray[np.int64],
+    b: int, node: int, now_ns: int,
+) -> float:  # fmt: skip
     """The load of a node as balancer b sees it at `now_ns`."""
-    own = fleet.in_flight[b, node]
+    own = in_flight[b, node]
     if settings.load == _IN_FLIGHT:
         found = float(own)
     elif settings.load == _PEAK_EWMA:
-        cost = peak_cost(settings, fleet, b, node, now_ns)
+        cost = peak_cost(settings, views, b, node, now_ns)
         found = settings.penalty_ns + own if cost == 0.0 and own != 0 else cost * (own + 1)
     elif settings.load == _REPORTED:
-        found = fleet.views[b, node]["queue"] + own
+        found = views[b, node]["queue"] + own
     else:
-        view = fleet.views[b, node]
+        view = views[b, node]
         queue = 1.0 + own * settings.clients + view["queue_average"]
         found = view["response_ns"] - view["service_ns"] + queue * queue * queue * view["service_ns"]
-    if settings.weighted or now_ns < fleet.slow_until_ns[b]:
+    if settings.weighted or now_ns < slow_until_ns[b]:
         if settings.load == _IN_FLIGHT or settings.load == _REPORTED:
             found += 1.0
-        found /= weight_of(settings, fleet, b, node, now_ns)
+        found /= weight_of(settings, views, slow_until_ns, b, node, now_ns)
     return found

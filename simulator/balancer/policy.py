@@ -16,11 +16,18 @@ from simulator.balancer.fleet import (
     PROBE,
     RECENT,
     VIEW,
+    Deadlines,
     Fleet,
+    Hashing,
+    Idle,
     Load,
+    Probing,
     Rule,
     Settings,
+    shuffle,
 )
+from simulator.balancer.hashing import build_ring
+from simulator.seeds import Stream, stream_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,22 +48,34 @@ class Pair(NamedTuple):
 POLICIES: Mapping[str, Pair] = {
     "random": Pair(Load.IN_FLIGHT, Rule.RANDOM),
     "round_robin": Pair(Load.IN_FLIGHT, Rule.ROUND_ROBIN),
-    "p2c": Pair(Load.IN_FLIGHT, Rule.DRAWS),
+    "weighted_round_robin": Pair(Load.IN_FLIGHT, Rule.SMOOTH),
+    "p2c": Pair(Load.IN_FLIGHT, Rule.DRAWS, {"bias": 1.0}),
     "p2c_distinct": Pair(Load.IN_FLIGHT, Rule.DISTINCT),
     "jsq": Pair(Load.IN_FLIGHT, Rule.SCAN),
+    "jiq": Pair(Load.IN_FLIGHT, Rule.IDLE),
     "peak_ewma": Pair(Load.PEAK_EWMA, Rule.DISTINCT),
+    "ring_hash": Pair(Load.IN_FLIGHT, Rule.RING),
+    "maglev": Pair(Load.IN_FLIGHT, Rule.MAGLEV),
+    "bounded_load": Pair(Load.IN_FLIGHT, Rule.RING, {"load_factor": 1.25}),
+    "prequal": Pair(Load.IN_FLIGHT, Rule.PROBES),
+    "aperture": Pair(Load.IN_FLIGHT, Rule.DISTINCT, {"aperture_ns": 15.0 * _S}),
+    "orca": Pair(Load.IN_FLIGHT, Rule.DEADLINE, {"update_ns": _S}),
+    "c3": Pair(Load.C3, Rule.DRAWS, {"choices": 3}),
     "affinity": Pair(Load.IN_FLIGHT, Rule.AFFINITY),
 }
+
+RING_LEAST, RING_MOST = 1_024, 8 << 20  # Envoy: minimum_ring_size, maximum_ring_size
+TABLE_SIZE = 65_537  # Maglev, §3.4; Envoy's default: prime
 
 # Finagle: Long.MaxValue >> 16, in ns; far above any load that is a time, and exact in a float64 with the requests added.
 _PENALTY_NS = float((2**63 - 1) >> 16)
 
 DEFAULTS = Settings(
-    load=int(Load.IN_FLIGHT), rule=int(Rule.DRAWS), choices=2, bias=1.0, weighted=0,
+    load=int(Load.IN_FLIGHT), rule=int(Rule.DRAWS), choices=2, bias=0.0, weighted=0,
     tau_ns=10.0 * _S, start_ns=0.0, penalty_ns=_PENALTY_NS,
     clients=1.0, smoothing=0.9,
     load_factor=0.0, infer_idle=1,
-    probes=3.0, pool=16, probe_age_ns=_S, removals=1.0, hot_quantile=0.84, probe_uses=1.0,
+    probes=3.0, pool=16, probe_age_ns=_S, removals=1.0, hot_quantile=0.84, spare_probes=1.0,
     aperture_ns=0.0, load_low=0.875, load_high=1.125,
     update_ns=0, blackout_ns=10 * _S, expiry_ns=180 * _S, error_penalty=1.0,
     outlier=0, errors_in_a_row=5, interval_ns=10 * _S, ejection_ns=30 * _S, ejection_max_ns=300 * _S, ejected_max=0.1,
@@ -76,7 +95,8 @@ def settings_of(policy: str, **changes: float) -> Settings:
 
 def open_fleet(
     settings: Settings, nodes: int, balancers: int = 1, *, weights: NDArray[np.float64] | None = None,
-    in_flight: NDArray[np.int64] | None = None, seed: int = 0,  # noqa: ARG001  for apertures to come
+    in_flight: NDArray[np.int64] | None = None, seed: int = 0, ring_least: int = RING_LEAST, ring_most: int = RING_MOST,
+    table_size: int = TABLE_SIZE,
 ) -> Fleet:  # fmt: skip
     """A fleet on which nothing has happened.
 
@@ -87,29 +107,64 @@ def open_fleet(
         weights: of the nodes, shape (N,), above 0; None: all alike. Only their ratios matter.
         in_flight: where to count requests in flight, shape (K, N), zeroed; None: an array of the fleet's own.
         seed: of what is fixed at random, such as each balancer's aperture.
+        ring_least: points on the ring at least.
+        ring_most: points on the ring at most.
+        table_size: of Maglev, a prime above the number of nodes.
     """
     k, n = balancers, nodes
+    rule = Rule(settings.rule)
     weight = np.ones(n) if weights is None else np.asarray(weights, np.float64) / np.mean(weights)
     views = np.zeros((k, n), VIEW)
     views["cost_ns"] = settings.start_ns
-    views["reported_ns"] = -1
-    views["reporting_since_ns"] = -1
+    views["reported_ns"] = views["reporting_since_ns"] = -1
     views["available_since_ns"] = -NEVER_NS
     views["weight"] = weight
-    every = np.tile(np.arange(n, dtype=np.int32), (k, 1))
+    ready = np.tile(np.arange(n, dtype=np.int32), (k, 1))
+    place = ready.copy()
+    if settings.aperture_ns > 0:
+        shuffle(ready, place, stream_key(seed, Stream.APERTURE))
+    can_differ = settings.weighted or settings.slow_ns > 0 or settings.update_ns > 0
+    by_deadline = rule is Rule.DEADLINE or (can_differ and rule in (Rule.DRAWS, Rule.ROUND_ROBIN))
+    heaps = (k, n) if by_deadline else (1, 1)
+    due_ns = np.full((k, 2), NEVER_NS, np.int64)
+    if settings.outlier:
+        due_ns[:, 0] = settings.interval_ns + settings.interval_ns * np.arange(k) // k
+    if settings.update_ns:
+        due_ns[:, 1] = settings.update_ns + settings.update_ns * np.arange(k) // k
+    no_point = (np.zeros(1, np.uint64), np.zeros(1, np.int32))
+    point, owner = build_ring(weight, ring_least, ring_most) if rule is Rule.RING else no_point
     return Fleet(
         in_flight=np.zeros((k, n), np.int64) if in_flight is None else in_flight,
-        total=np.zeros(k, np.int64), weight=weight, ready=every, place=every.copy(),
+        total=np.zeros(k, np.int64) if in_flight is None else in_flight.sum(axis=1),
+        weight=weight, ready=ready, place=place,
         ready_count=np.full(k, n, np.int64), span=np.full(k, n, np.int64), cursor=np.zeros(k, np.int64), views=views,
-        stale=np.ones(k, np.int64), slow_until_ns=np.full(k, -NEVER_NS, np.int64),
-        next_sweep_ns=np.full(k, NEVER_NS, np.int64), due_ns=np.full((k, 2), NEVER_NS, np.int64),
-        heap=np.zeros((1, 1), np.int32), deadline=np.zeros((1, 1)), turn=np.zeros((1, 1), np.int64),
-        heap_size=np.zeros(k, np.int64), virtual=np.zeros((k, 2)),
-        idle=np.zeros((1, 1), np.int32), idle_head=np.zeros(k, np.int64), idle_count=np.zeros(k, np.int64),
-        point=np.zeros(1, np.uint64), owner=np.zeros(1, np.int32), table=np.zeros((1, 1), np.int32),
-        scratch=np.zeros((3, n), np.int64),
-        pool=np.zeros((k, settings.pool), PROBE), pool_count=np.zeros(k, np.int64), owed=np.zeros((k, 3)),
-        recent=np.zeros((k, 2, RECENT)), recent_count=np.zeros(k, np.int64),
-        width=np.full(k, n, np.int64), smooth=np.zeros((k, 2)),
+        stale=np.ones(k, np.int64), panicking=np.zeros(k, np.int64), slow_until_ns=np.full(k, -NEVER_NS, np.int64),
+        next_sweep_ns=due_ns.min(axis=1), due_ns=due_ns,
+        width=np.full(k, 1 if settings.aperture_ns > 0 else n, np.int64), smooth=np.zeros((k, 2)),
+        deadlines=Deadlines(
+            heap=np.zeros(heaps, np.int32), deadline=np.zeros(heaps), turn=np.zeros(heaps, np.int64),
+            size=np.zeros(k, np.int64), clock=np.zeros(k), turns=np.zeros(k, np.int64),
+        ),
+        idle=_idle_lists(settings, views, rule is Rule.IDLE),
+        hashing=Hashing(
+            point, owner, np.zeros((k, table_size) if rule is Rule.MAGLEV else (1, 1), np.int32), np.zeros((3, n), np.int64)
+        ),
+        probing=Probing(
+            pool=np.zeros((k, settings.pool), PROBE), count=np.zeros(k, np.int64), owed=np.zeros((k, 2)),
+            removals=np.zeros(k, np.int64), recent=np.zeros((k, RECENT)), ordered=np.zeros((k, RECENT)),
+            replies=np.zeros(k, np.int64),
+        ),
         events=np.zeros(EVENTS, EVENT), event_count=np.zeros(1, np.int64),
     )  # fmt: skip
+
+
+def _idle_lists(settings: Settings, views: NDArray[np.void], wanted: bool) -> Idle:  # noqa: FBT001  of this module alone
+    """At the start every node is idle: in the list of each balancer that finds out by itself, else in one list only."""
+    k, n = views.shape
+    idle = Idle(np.zeros((k, n) if wanted else (1, 1), np.int32), np.zeros(k, np.int64), np.zeros(k, np.int64))
+    for b in range(k if wanted else 0):
+        mine = np.arange(n) if settings.infer_idle else np.arange(b, n, k)
+        idle.ring[b, : len(mine)] = mine
+        idle.count[b] = len(mine)
+        views["idle"][b, mine] = 1
+    return idle
