@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from simulator.balancer.choose import choose, note_answered, note_sent, sweep
-from simulator.balancer.policy import open_fleet
+from simulator.balancer.policy import fleet_from, settings_from
 from simulator.kernel import inlined, int64, kernel
 from simulator.ledger.books import touched
 from simulator.ledger.digest import fingerprint
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from simulator.backend.backend import Backend
     from simulator.balancer.fleet import Fleet, Settings
+    from simulator.scenario.balancing import Balancer
 
 NOT_PICKED = -2
 STAGE = 8_192  # transactions released to one node at a time
@@ -118,7 +119,8 @@ def note_keys(tallies: Tallies, split: Split, hot: HotKeys, m: np.void, status: 
 @kernel
 def fire(  # noqa: PLR0915  one pass over a transaction, straight
     batch: NDArray[np.void], start: int, stop: int, now_ns: int, patience_ns: int,
-    settings: Settings, fleet: Fleet, key: np.uint64, owners: NDArray[np.int64], split: Split, hot: HotKeys, flight: InFlight,
+    settings: Settings, fleet: Fleet, key: np.uint64, by_payee: int, owners: NDArray[np.int64], split: Split, hot: HotKeys,
+    flight: InFlight,
     staged: NDArray[np.void], staged_count: NDArray[np.int64], history: NDArray[np.void], history_count: NDArray[np.int64],
     tallies: Tallies, dense: Dense, wait: bool,  # noqa: FBT001  a kernel's arguments have no names
 ) -> int:  # fmt: skip
@@ -138,7 +140,8 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
         shard = home_of(split, m["payer"], m["payee"])
         node = flight.picks[1]
         if node == NOT_PICKED:
-            node = choose(settings, fleet, 0, now_ns, key, flight.picks[0], np.uint64(m["payer"]), owners[shard])
+            account = np.uint64(m["payee"] if by_payee != 0 else m["payer"])
+            node = choose(settings, fleet, 0, now_ns, key, flight.picks[0], account, owners[shard])
             flight.picks[0] += 1
         if node >= 0 and staged_count[node] >= staged.shape[1]:
             flight.picks[1] = node
@@ -328,7 +331,7 @@ class Dispatcher:
     """Releases transactions and settles outcomes; holds the in-flight table and the history that is not yet written."""
 
     def __init__(
-        self, backend: Backend, settings: Settings, seed: int, tallies: Tallies, recorder: Recorder, *,
+        self, backend: Backend, balancer: Balancer, seed: int, tallies: Tallies, recorder: Recorder, *,
         in_flight: int, patience_ns: int, write: Callable[[memoryview], None], when_full: WhenFull = WhenFull.REFUSE,
         split: Split | None = None, hot: HotKeys = NO_HOT_KEYS,
     ) -> None:  # fmt: skip
@@ -341,8 +344,11 @@ class Dispatcher:
         self.backend = backend
         self.tallies = tallies
         self.recorder = recorder
-        self.settings = settings
-        self.fleet = open_fleet(settings, backend.nodes, in_flight=tallies.in_flight.reshape(1, -1), seed=seed)
+        self.settings = settings_from(balancer)
+        self.fleet = fleet_from(
+            balancer, self.settings, backend.nodes, in_flight=tallies.in_flight.reshape(1, -1), seed=seed
+        )
+        self._by_payee = int(balancer.hash.key == "payee")
         self._key = stream_key(seed, Stream.BALANCER)
         self._patience_ns = patience_ns
         self._write = write
@@ -381,9 +387,9 @@ class Dispatcher:
         position = 0
         while position < len(batch):
             reached = fire(
-                batch, position, len(batch), now_ns, self._patience_ns, self.settings, self.fleet, self._key, self._owners,
-                self._split, self._hot, self._flight, self._staged, self._staged_count, self._history, self._history_count,
-                self.tallies, self.recorder.dense, self._when_full == WhenFull.WAIT,
+                batch, position, len(batch), now_ns, self._patience_ns, self.settings, self.fleet, self._key, self._by_payee,
+                self._owners, self._split, self._hot, self._flight, self._staged, self._staged_count, self._history,
+                self._history_count, self.tallies, self.recorder.dense, self._when_full == WhenFull.WAIT,
             )  # fmt: skip
             if reached < len(batch):
                 self._make_room(int(batch["intended_ns"][reached]))

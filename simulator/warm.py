@@ -19,12 +19,12 @@ from simulator.audit.auditor import audit_run
 from simulator.audit.credit_lag import CreditLagSampler
 from simulator.audit.history import history_path
 from simulator.backend.embedded import EmbeddedBackend
-from simulator.balancer.policy import settings_of
 from simulator.dispatcher import Dispatcher
 from simulator.ledger import post
 from simulator.ledger.flaws import threshold_of
 from simulator.measure.grid import seconds_grid
 from simulator.measure.recorder import Recorder, open_tallies
+from simulator.scenario.balancing import Balancer
 from simulator.shard.layout import Board, Durability, NodeState, Shape
 from simulator.shard.poison import PoisonRules
 from simulator.shard.worker import Node, Wiring
@@ -91,7 +91,7 @@ def _tiny_run(folder: Path) -> None:
     history = history_path(folder).open("wb")
     with history:
         dispatcher = Dispatcher(
-            EmbeddedBackend(shape, wiring, board), settings_of("p2c"), 1, open_tallies(seconds_grid(4), 2, 4),
+            EmbeddedBackend(shape, wiring, board), Balancer(), 1, open_tallies(seconds_grid(4), 2, 4),
             recorder,
             in_flight=1_024, patience_ns=10**10, write=cast("Callable[[memoryview], None]", history.write),
             split=shape.split, hot=HotKeys(64, 1),

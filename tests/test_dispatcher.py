@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.backend.backend import NoopBackend
-from simulator.balancer.policy import settings_of
 from simulator.dispatcher import STAGE, Dispatcher
 from simulator.ledger.digest import fingerprint
 from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram, index_of
 from simulator.measure.recorder import HISTORY, LAG, REORDERED, RESPONSE, SERVICE, Recorder, open_tallies
+from simulator.scenario.balancing import Balancer
 from simulator.transaction import OUTCOME, TRANSACTION, Kind, Reason, Status
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Desk:
         self.recorder = Recorder(SECONDS, NODES)
         self._rows = bytearray()
         self.dispatcher = Dispatcher(
-            backend, settings_of(policy), 1, self.tallies, self.recorder,
+            backend, Balancer.model_validate({"policy": policy}), 1, self.tallies, self.recorder,
             in_flight=in_flight, patience_ns=patience_ns, write=self._rows.extend,
         )  # fmt: skip
 

@@ -1,9 +1,9 @@
 """Finagle's aperture: a balancer uses only so many nodes that each has about one request in flight.
 
-`ApertureLoadBandBalancer`: the requests in flight, smoothed over 15 s (`smoothWin`), per node of the aperture are kept between
-0.875 and 1.125 (`lowLoad`, `highLoad`): above, the aperture is widened by one node, below it is narrowed, down to 1. Within it the pick
-is Finagle's P2C. The nodes of each balancer's aperture are random (Finagle's random aperture; its deterministic one, where
-balancers know their place among their peers, is not modelled).
+`ApertureLoadBandBalancer`: the requests in flight, smoothed over 15 s (`smoothWin`), per node of the aperture are kept
+between 0.875 and 1.125 (`lowLoad`, `highLoad`): above, the aperture is widened by one node, below it is narrowed, down to
+1. Within it the pick is Finagle's P2C. The nodes of each balancer's aperture are random (Finagle's random aperture; its
+deterministic one, where balancers know their place among their peers, is not modelled).
 """
 
 from __future__ import annotations

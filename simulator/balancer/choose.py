@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _RANDOM, _ROUND_ROBIN, _DRAWS = int(Rule.RANDOM), int(Rule.ROUND_ROBIN), int(Rule.DRAWS)
 _DISTINCT, _SCAN, _SMOOTH = int(Rule.DISTINCT), int(Rule.SCAN), int(Rule.SMOOTH)
 _DEADLINE, _IDLE, _RING = int(Rule.DEADLINE), int(Rule.IDLE), int(Rule.RING)
+_AFFINITY = int(Rule.AFFINITY)
 _MAGLEV, _PROBES = int(Rule.MAGLEV), int(Rule.PROBES)
 _PEAK_EWMA, _C3 = int(Load.PEAK_EWMA), int(Load.C3)
 _FIRST_SENT = int(Health.FIRST_SENT)
@@ -40,8 +41,8 @@ _PAIR = 2
 
 
 @kernel
-def choose_rarely(
-    settings: Settings, fleet: Fleet, b: int, now_ns: int, key: np.uint64, word: np.uint64, hash_key: np.uint64, home_node: int
+def choose_rarely(  # noqa: C901, PLR0911  one branch a rule
+    settings: Settings, fleet: Fleet, b: int, now_ns: int, key: np.uint64, word: np.uint64, hash_key: np.uint64
 ) -> int:  # fmt: skip
     """The rules that need more than requests in flight: apart, so that they burden neither the hot path nor its compilation."""
     span = fleet.span[b]
@@ -71,8 +72,9 @@ def choose_rarely(
         return hot_cold(settings, fleet.probing, ready, fleet.place, b, now_ns, word, span)
     if rule == _IDLE:
         node = take_idle(settings, flight, fleet.idle, views, fleet.place, b, span)
-        return node if node >= 0 else int64(ready[b, below(word, span)])
-    return int64(home_node) if fleet.place[b, home_node] < span else int64(ready[b, home_node % span])
+        if node >= 0:
+            return node
+    return int64(ready[b, below(word, span)])
 
 
 @inlined
@@ -110,8 +112,10 @@ def choose(
         at = fleet.cursor[b] if fleet.cursor[b] < span else 0
         fleet.cursor[b] = at + 1
         node = int64(fleet.ready[b, at])
+    elif rule == _AFFINITY:
+        node = int64(home_node) if fleet.place[b, home_node] < span else int64(fleet.ready[b, home_node % span])
     else:
-        node = choose_rarely(settings, fleet, b, now_ns, key, word, hash_key, home_node)
+        node = choose_rarely(settings, fleet, b, now_ns, key, word, hash_key)
     if settings.circuit_node > 0 and fleet.in_flight[b, node] >= settings.circuit_node:
         return -1
     return node

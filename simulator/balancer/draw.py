@@ -1,14 +1,15 @@
 """Pick rules that draw at random or look at all nodes; each works with any load metric.
 
-Every draw comes from one word of the balancer's random stream, by the index of the pick, so that a pick depends on nothing that
-was drawn before.
+Every draw comes from one word of the balancer's random stream, by the index of the pick, so that a pick depends on nothing
+that was drawn before.
 
 * random, round robin: the baselines. Both pass over weights, as Envoy's do without a scheduler.
-* draws with replacement: Envoy's `LEAST_REQUEST` with equal weights, `choice_count` 2; gRPC's `least_request_experimental` (A48)
-  is the same, choices within 2 … 10. The first of equals is taken. A node is its own rival with probability 1/N.
+* draws with replacement: Envoy's `LEAST_REQUEST` with equal weights, `choice_count` 2; gRPC's `least_request_experimental`
+  (A48) is the same, choices within 2 … 10. The first of equals is taken. A node is its own rival with probability 1/N.
 * distinct: Finagle's `P2CPick`: two different nodes of *all*, the healthier first, then the less loaded; up to 5 tries
-  (`Balancer.maxEffort`) while what was picked is not available. Here the last try is among the available ones alone, as after
-  Finagle's rebuild. The theory of both: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE TPDS 2001.
+  (`Balancer.maxEffort`) while what was picked is not available. Here the last try is among the available ones alone, as
+  after Finagle's rebuild. The theory of both: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
+  TPDS 2001.
 * scan: join the shortest queue, over all nodes; equals share alike. Envoy's `selection_method: FULL_SCAN`.
 """
 

@@ -158,7 +158,7 @@ class Idle(NamedTuple):
 
     ring: NDArray[np.int32]  # (K, N)
     head: NDArray[np.int64]  # (K,)
-    count: NDArray[np.int64]  # (K,)
+    held: NDArray[np.int64]  # (K,)
 
 
 class Hashing(NamedTuple):
@@ -174,7 +174,7 @@ class Probing(NamedTuple):
     """Prequal's pools of probes."""
 
     pool: NDArray[np.void]  # (K, pool) PROBE, the oldest first
-    count: NDArray[np.int64]  # (K,)
+    held: NDArray[np.int64]  # (K,)
     owed: NDArray[np.float64]  # (K, 2) fractions of probes and of removals carried over
     removals: NDArray[np.int64]  # (K,) done so far: they alternate
     recent: NDArray[np.float64]  # (K, RECENT) the queue lengths of the last replies, as they came

@@ -1,18 +1,18 @@
 """Consistent hashing: a key's node stays, whatever the load, and few keys move when a node goes.
 
 * ring hash: Karger et al. 1997 in the form of Envoy's `RING_HASH` (and Ketama): each node has points on a circle of 64-bit
-  numbers, in proportion to its weight, at least 1,024 in all (`minimum_ring_size`; at most 8 M); a key belongs to the first point
-  at or after its hash. With so few points a node the shares scatter by about 1/√(points a node). A node that is not available
-  is passed over, which is the ring without its points.
-* Maglev: Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, §3.4. A table of prime size, 65,537,
-  which nodes fill in turn, each by a permutation of its own; one look finds the node. Shares are even to N/65,537; when a node goes a few
-  more keys move than its own. Weights as in Envoy: a node takes its turn as often as its weight says. Each balancer has a
-  table of the nodes that it takes for available.
+  numbers, in proportion to its weight, at least 1,024 in all (`minimum_ring_size`; at most 8 M); a key belongs to the first
+  point at or after its hash. With so few points a node the shares scatter by about 1/√(points a node). A node that is not
+  available is passed over, which is the ring without its points.
+* Maglev: Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, §3.4. A table of prime
+  size, 65,537, which nodes fill in turn, each by a permutation of its own; one look finds the node. Shares are even to
+  N/65,537; when a node goes a few more keys move than its own. Weights as in Envoy: a node takes its turn as often as its
+  weight says. Each balancer has a table of the nodes that it takes for available.
 * bounded load: Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads", SODA 2018: no node has more than
-  ⌈factor × mean⌉ requests in flight, counting the one about to go; 1.25 is usual. What finds its node full goes on by random jumps
-  that are the same for a key (Chen, Coleman, Shrivastava, "Revisiting Consistent Hashing with Bounded Loads", AAAI 2021), so it
-  does not pile up on the next node as with linear probing. Envoy's `hash_balance_factor` does the same but lets a node reach
-  one request more than its cap.
+  ⌈factor × mean⌉ requests in flight, counting the one about to go; 1.25 is usual. What finds its node full goes on by
+  random jumps that are the same for a key (Chen, Coleman, Shrivastava, "Revisiting Consistent Hashing with Bounded Loads",
+  AAAI 2021), so it does not pile up on the next node as with linear probing. Envoy's `hash_balance_factor` does the same
+  but lets a node reach one request more than its cap.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def build_table(
         turn += 1
         for node in range(nodes):
             # A node of weight w has taken ⌊turn × w / heaviest⌋ slots after as many turns; positions count from 0.
-            if scratch[2, node] < 0 or int64(turn * weight[node] / heaviest) == int64((turn - 1) * weight[node] / heaviest):
+            if scratch[2, node] < 0 or int64(turn * weight[node] / heaviest) == int64(
+                (turn - 1) * weight[node] / heaviest
+            ):
                 continue
             at = (scratch[0, node] + scratch[2, node] * scratch[1, node]) % size
             while table[b, at] >= 0:

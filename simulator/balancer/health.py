@@ -3,14 +3,15 @@
 Outlier ejection as in Envoy (`outlier_detection`), with its defaults:
 
 * 5 errors in a row (`consecutive_5xx`) eject a node at once;
-* every 10 s (`interval`), of the nodes with at least 100 answers since the last sweep (`success_rate_request_volume`), if there are at least
-  5 of them (`success_rate_minimum_hosts`), those with a success rate below mean − 1.9 σ (`success_rate_stdev_factor` 1900) are ejected;
-* a node stays out for 30 s × the number of its ejections (`base_ejection_time`), at most 300 s (`max_ejection_time`), and comes back with the first
-  sweep after that; each sweep that finds it in lowers the number by one;
+* every 10 s (`interval`), of the nodes with at least 100 answers since the last sweep (`success_rate_request_volume`), if
+  there are at least 5 of them (`success_rate_minimum_hosts`), those with a success rate below mean − 1.9 σ
+  (`success_rate_stdev_factor` 1900) are ejected;
+* a node stays out for 30 s × the number of its ejections (`base_ejection_time`), at most 300 s (`max_ejection_time`), and
+  comes back with the first sweep after that; each sweep that finds it in lowers the number by one;
 * at most 10 % of the nodes are out (`max_ejection_percent`), but one always may be.
 
-Panic (Envoy, `healthy_panic_threshold`): while fewer than 50 % of the nodes are available all of them are used, the others with
-them. Slow start (Envoy, `slow_start_config`): a node that comes back begins with 10 % of its weight; see `load.ramp`.
+Panic (Envoy, `healthy_panic_threshold`): while fewer than 50 % of the nodes are available all of them are used, the others
+with them. Slow start (Envoy, `slow_start_config`): a node that comes back begins with 10 % of its weight; see `load.ramp`.
 
 The sweeps of K balancers are spread over one interval, as those of processes that started at different times.
 """
@@ -146,10 +147,10 @@ def sweep_outliers(settings: Settings, fleet: Fleet, b: int, now_ns: int) -> Non
         for node in range(fleet.ready.shape[1]):
             view = fleet.views[b, node]
             available = fleet.place[b, node] < fleet.ready_count[b]
-            if available and view["answers"] >= settings.rate_requests:
-                # The margin is the rounding of the sums: equal rates must not eject each other.
-                if view["good"] / view["answers"] < lowest - 1e-9:
-                    eject(settings, fleet, b, node, now_ns, _BY_RATE)
+            # The margin is the rounding of the sums: equal rates must not eject each other.
+            rate = view["good"] / max(view["answers"], 1) + 1e-9
+            if available and view["answers"] >= settings.rate_requests and rate < lowest:
+                eject(settings, fleet, b, node, now_ns, _BY_RATE)
     for node in range(fleet.ready.shape[1]):
         fleet.views[b, node]["good"] = 0
         fleet.views[b, node]["answers"] = 0

@@ -6,7 +6,8 @@
   response times that decays by e^(−Δt/τ), τ = 10 s, and jumps at once to any response time above it; the load is
   cost × (in flight + 1). Finagle starts without history: such a node has load 0 while idle, and a penalty once a request is
   out, so that it gets one request until it has shown what it takes. Linkerd starts at 30 ms instead (`start_ns`).
-* reported: the queue length the node last reported, plus what this balancer sent and has not had back.
+* reported: the queue length that the node last reported, however old: Mitzenmacher's bulletin board ("How Useful Is Old
+  Information?", IEEE TPDS 2000), on which balancers herd.
 * C3: P. Suresh et al., "C3: Cutting Tail Latency in Cloud Data Stores via Adaptive Replica Selection", NSDI 2015, §3.1:
   Ψ = R − 1/μ + q̂³/μ with q̂ = 1 + in flight × clients + q. Its rate control (§3.2) is not modelled.
 
@@ -97,7 +98,7 @@ def load_of(
         cost = peak_cost(settings, views, b, node, now_ns)
         found = settings.penalty_ns + own if cost == 0.0 and own != 0 else cost * (own + 1)
     elif settings.load == _REPORTED:
-        found = views[b, node]["queue"] + own
+        found = views[b, node]["queue"]
     else:
         view = views[b, node]
         queue = 1.0 + own * settings.clients + view["queue_average"]

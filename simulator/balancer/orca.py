@@ -1,9 +1,10 @@
 """Weighted round robin by what nodes report: gRPC's client-side weighted round robin, proposal A58, over ORCA load reports.
 
-w = qps / (utilization + eps/qps × penalty). A weight counts only after a node has reported for 10 s (`blackout_period`) and until
-3 min after its last report (`weight_expiration_period`); weights are taken over once a second (`weight_update_period`). Nodes without
-one get the mean of the others; with fewer than two weights it is plain round robin. `error_utilization_penalty` is 1. Turns are
-dealt by earliest deadline first (gRPC's static stride scheduler gives the same shares).
+w = qps / (utilization + eps/qps × penalty). A weight counts only after a node has reported for 10 s (`blackout_period`) and
+until 3 min after its last report (`weight_expiration_period`); weights are taken over once a second
+(`weight_update_period`). Nodes without one get the mean of the others; with fewer than two weights it is plain round robin.
+`error_utilization_penalty` is 1. Turns are dealt by earliest deadline first (gRPC's static stride scheduler gives the same
+shares).
 """
 
 from __future__ import annotations

@@ -30,9 +30,11 @@ from simulator.balancer.hashing import build_ring
 from simulator.seeds import Stream, stream_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from simulator.scenario.balancing import Balancer
 
 _MS, _S = 1_000_000, 1_000_000_000
 
@@ -93,6 +95,59 @@ def settings_of(policy: str, **changes: float) -> Settings:
     return DEFAULTS._replace(**{name: type(getattr(DEFAULTS, name))(value) for name, value in values.items()})
 
 
+def settings_from(balancer: Balancer, *, weights: Sequence[float] = (), virtual: bool = False) -> Settings:
+    """The settings of a scenario's balancer.
+
+    `weights`, of the platform, count where the balancer has none of its own. With `virtual` nodes can tell when they are
+    idle, where there are several balancers or reports.
+    """
+    told = virtual and (balancer.balancers > 1 or balancer.report is not None)
+    ejection, slow = balancer.outlier_ejection, balancer.slow_start
+    changes: dict[str, float] = {
+        "tau_ns": balancer.ewma.decay, "start_ns": balancer.ewma.start,
+        "clients": balancer.balancers, "infer_idle": not told,
+        "probes": balancer.probes.per_query, "pool": balancer.probes.pool, "probe_age_ns": balancer.probes.age,
+        "removals": balancer.probes.removals, "hot_quantile": balancer.probes.hot,
+        "load_low": balancer.aperture.low, "load_high": balancer.aperture.high,
+        "blackout_ns": balancer.orca.blackout, "expiry_ns": balancer.orca.expiry, "error_penalty": balancer.orca.error_penalty,
+        "weighted": len(set(balancer.weights or weights)) > 1, "panic": balancer.panic,
+        "circuit_requests": balancer.circuit.requests or 0, "circuit_node": balancer.circuit.per_node or 0,
+    }  # fmt: skip
+    if balancer.policy == "p2c":
+        changes["bias"] = balancer.bias
+    if balancer.policy == "aperture":
+        changes["aperture_ns"] = balancer.aperture.window
+    if balancer.policy == "orca":
+        changes["update_ns"] = balancer.orca.update
+    if balancer.choices is not None:
+        changes["choices"] = balancer.choices
+    if balancer.load is not None:
+        changes["load"] = Load[balancer.load.upper()]
+    if balancer.hash.load_factor is not None:
+        changes["load_factor"] = balancer.hash.load_factor
+    if ejection is not None:
+        changes |= {
+            "outlier": 1, "errors_in_a_row": ejection.in_a_row, "interval_ns": ejection.interval, "ejection_ns": ejection.base,
+            "ejection_max_ns": ejection.longest, "ejected_max": ejection.share, "rate_nodes": ejection.min_nodes,
+            "rate_requests": ejection.min_requests, "rate_deviations": ejection.deviations,
+        }  # fmt: skip
+    if slow is not None:
+        changes |= {"slow_ns": slow.window, "slow_floor": slow.floor, "slow_power": 1.0 / slow.aggression}
+    return settings_of(balancer.policy, **changes)
+
+
+def fleet_from(
+    balancer: Balancer, settings: Settings, nodes: int, *, weights: Sequence[float] = (),
+    in_flight: NDArray[np.int64] | None = None, seed: int = 0,
+) -> Fleet:  # fmt: skip
+    """The fleet of a scenario's balancer; `weights` of the platform count where the balancer has none of its own."""
+    used = balancer.weights or weights
+    return open_fleet(
+        settings, nodes, balancer.balancers, weights=np.array(used) if used else None, in_flight=in_flight, seed=seed,
+        ring_least=balancer.hash.ring, table_size=balancer.hash.table,
+    )  # fmt: skip
+
+
 def open_fleet(
     settings: Settings, nodes: int, balancers: int = 1, *, weights: NDArray[np.float64] | None = None,
     in_flight: NDArray[np.int64] | None = None, seed: int = 0, ring_least: int = RING_LEAST, ring_most: int = RING_MOST,
@@ -150,7 +205,7 @@ def open_fleet(
             point, owner, np.zeros((k, table_size) if rule is Rule.MAGLEV else (1, 1), np.int32), np.zeros((3, n), np.int64)
         ),
         probing=Probing(
-            pool=np.zeros((k, settings.pool), PROBE), count=np.zeros(k, np.int64), owed=np.zeros((k, 2)),
+            pool=np.zeros((k, settings.pool), PROBE), held=np.zeros(k, np.int64), owed=np.zeros((k, 2)),
             removals=np.zeros(k, np.int64), recent=np.zeros((k, RECENT)), ordered=np.zeros((k, RECENT)),
             replies=np.zeros(k, np.int64),
         ),
@@ -165,6 +220,6 @@ def _idle_lists(settings: Settings, views: NDArray[np.void], wanted: bool) -> Id
     for b in range(k if wanted else 0):
         mine = np.arange(n) if settings.infer_idle else np.arange(b, n, k)
         idle.ring[b, : len(mine)] = mine
-        idle.count[b] = len(mine)
+        idle.held[b] = len(mine)
         views["idle"][b, mine] = 1
     return idle

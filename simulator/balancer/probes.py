@@ -1,7 +1,7 @@
 """Prequal: Wydrowski, Kleinberg, Rumble, Archer, "Load is not what you should balance: Introducing Prequal", NSDI 2024.
 
-Each query sends probes to random nodes, off its own path; a reply says how many requests are in flight there (RIF) and
-what latency the node expects. Replies stand in a pool of 16 for at most 1 s. A query looks at the pool only:
+Each query sends probes to random nodes, off its own path; a reply says how many requests are in flight there (RIF) and what
+latency the node expects. Replies stand in a pool of 16 for at most 1 s. A query looks at the pool only:
 
 * a reply is *hot* if its RIF is above the 0.84 quantile of the RIFs that came lately, else *cold*;
 * hot-cold lexicographic (HCL): if all are hot the one with the lowest RIF, else the cold one with the lowest latency;
@@ -9,8 +9,8 @@ what latency the node expects. Replies stand in a pool of 16 for at most 1 s. A 
 * one reply a query is removed: in turn the oldest, and the worst by HCL reversed;
 * with fewer than two replies the query goes to a random node.
 
-Defaults: 3 probes a query, pool 16, age 1 s, 1 removal a query, quantile 0.84, δ = 1. The distribution of RIF is that of the last 64
-replies (the paper does not say how many). A newer reply of a node takes the place of its older one.
+Defaults: 3 probes a query, pool 16, age 1 s, 1 removal a query, quantile 0.84, δ = 1. The distribution of RIF is that of
+the last 64 replies (the paper does not say how many). A newer reply of a node takes the place of its older one.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def probe_target(ready: NDArray[np.int32], b: int, word: np.uint64, j: int, due:
 
 @kernel
 def _drop(probing: Probing, b: int, at: int) -> None:
-    for i in range(at, probing.count[b] - 1):
+    for i in range(at, probing.held[b] - 1):
         probing.pool[b, i] = probing.pool[b, i + 1]
-    probing.count[b] -= 1
+    probing.held[b] -= 1
 
 
 @kernel
 def _expire(settings: Settings, probing: Probing, b: int, now_ns: int) -> None:
-    while probing.count[b] > 0 and now_ns - probing.pool[b, 0]["came_ns"] > settings.probe_age_ns:
+    while probing.held[b] > 0 and now_ns - probing.pool[b, 0]["came_ns"] > settings.probe_age_ns:
         _drop(probing, b, 0)
 
 
@@ -102,16 +102,16 @@ def take_reply(
     """A probe's reply enters the pool; when that is full the oldest leaves."""
     _remember(probing, b, queue)
     _expire(settings, probing, b, now_ns)
-    for i in range(probing.count[b]):
+    for i in range(probing.held[b]):
         if probing.pool[b, i]["node"] == node:
             _drop(probing, b, i)
             break
-    if probing.count[b] == probing.pool.shape[1]:
+    if probing.held[b] == probing.pool.shape[1]:
         _drop(probing, b, 0)
     gained = (1.0 - probing.pool.shape[1] / nodes) * settings.probes - settings.removals
     uses = max(1.0, (1.0 + settings.spare_probes) / gained) if gained > 0.0 else _ENDLESS
-    row = probing.pool[b, probing.count[b]]
-    probing.count[b] += 1
+    row = probing.pool[b, probing.held[b]]
+    probing.held[b] += 1
     row["node"] = node
     row["queue"] = queue
     row["latency_ns"] = latency_ns
@@ -123,7 +123,7 @@ def take_reply(
 def _worst(probing: Probing, b: int, hot: float) -> int:
     """The hot one with the highest RIF; with none hot, the one with the highest latency."""
     worst = 0
-    for i in range(1, probing.count[b]):
+    for i in range(1, probing.held[b]):
         one = probing.pool[b, worst]
         other = probing.pool[b, i]
         if other["queue"] > hot:
@@ -138,7 +138,7 @@ def _worst(probing: Probing, b: int, hot: float) -> int:
 def _best(probing: Probing, place: NDArray[np.int32], b: int, hot: float, places: int) -> int:
     """HCL's reply among those of available nodes; −1: there is none."""
     best = -1
-    for i in range(probing.count[b]):
+    for i in range(probing.held[b]):
         other = probing.pool[b, i]
         if place[b, other["node"]] >= places:
             continue
@@ -162,7 +162,7 @@ def hot_cold(
     """The node of a query, by the pool."""
     _expire(settings, probing, b, now_ns)
     hot = hot_above(settings, probing, b)
-    best = _best(probing, place, b, hot, places) if probing.count[b] >= _LEAST else -1
+    best = _best(probing, place, b, hot, places) if probing.held[b] >= _LEAST else -1
     if best < 0:
         node = int64(ready[b, below(word, places)])
     else:
@@ -175,7 +175,7 @@ def hot_cold(
     probing.owed[b, 1] += settings.removals
     while probing.owed[b, 1] >= 1.0:
         probing.owed[b, 1] -= 1.0
-        if probing.count[b] > 0:
+        if probing.held[b] > 0:
             _drop(probing, b, 0 if probing.removals[b] % 2 == 0 else _worst(probing, b, hot))
             probing.removals[b] += 1
     return node

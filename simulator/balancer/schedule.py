@@ -1,12 +1,12 @@
 """Pick rules that deal in turn by weight.
 
-* smooth weighted round robin: nginx's `ngx_http_upstream_round_robin`. Each pick adds every node's weight to its current one, takes the
-  highest and lowers it by the sum of the weights. So 5:1:1 is dealt a a b a c a a, not a a a a a b c. It looks at all nodes.
-  nginx also lowers the weight of a node that failed; here outlier ejection is there for that.
-* earliest deadline first: Envoy's weighted `ROUND_ROBIN` and `LEAST_REQUEST` (`edf_scheduler.h`). The node with the earliest deadline is
-  picked, and gets a new one 1/w later. Least request takes w/(in flight + 1)^bias, `active_request_bias` 1, at the moment of
-  the pick; round robin has bias 0. A heap: O(log N). As in Envoy and gRPC nodes begin at a random phase, or balancers started
-  together would all take the same node first.
+* smooth weighted round robin: nginx's `ngx_http_upstream_round_robin`. Each pick adds every node's weight to its current
+  one, takes the highest and lowers it by the sum of the weights. So 5:1:1 is dealt a a b a c a a, not a a a a a b c. It
+  looks at all nodes. nginx also lowers the weight of a node that failed; here outlier ejection is there for that.
+* earliest deadline first: Envoy's weighted `ROUND_ROBIN` and `LEAST_REQUEST` (`edf_scheduler.h`). The node with the
+  earliest deadline is picked, and gets a new one 1/w later. Least request takes w/(in flight + 1)^bias,
+  `active_request_bias` 1, at the moment of the pick; round robin has bias 0. A heap: O(log N). As in Envoy and gRPC nodes
+  begin at a random phase, or balancers started together would all take the same node first.
 """
 
 from __future__ import annotations

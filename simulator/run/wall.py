@@ -20,7 +20,6 @@ from simulator.backend.backend import Backend, NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.backend.http.build import build_http, check_descriptors
 from simulator.backend.http.preflight import preflight
-from simulator.balancer.policy import settings_of
 from simulator.clock import WallClock
 from simulator.dispatcher import Dispatcher, WhenFull
 from simulator.engine.wall import Ended, Stop, WallEngine, drive
@@ -123,7 +122,7 @@ class Run:
         scenario = self.scenario
         recorder = Recorder(self.seconds, self.backend.nodes)
         dispatcher = Dispatcher(
-            self.backend, settings_of(scenario.balancer.policy), scenario.seed, self.tallies, recorder,
+            self.backend, scenario.balancer, scenario.seed, self.tallies, recorder,
             in_flight=scenario.dispatcher.in_flight, patience_ns=scenario.dispatcher.patience, write=write,
             when_full=_when_full(scenario), split=self.pool.shape.split if self.pool else None, hot=self.popular.hot,
         )  # fmt: skip

@@ -20,12 +20,13 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from simulator.arrivals.curves import CURVES
+from simulator.scenario.balancing import Balancer
 from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, Problem, refuse
 from simulator.scenario.client import Client
 from simulator.scenario.faults import PlannedFault  # noqa: TC001  pydantic reads the annotation
 from simulator.scenario.fleet import Platform, embedded_model
 from simulator.scenario.load import CurveRate, Load, StagedRate
-from simulator.scenario.platform import Backend, Balancer, Dispatcher, Embedded
+from simulator.scenario.platform import Backend, Dispatcher, Embedded
 from simulator.scenario.spelling import known_words
 from simulator.scenario.threshold import METRICS, Threshold, parse_threshold
 from simulator.scenario.units import (
@@ -172,6 +173,7 @@ class Scenario(Model):
                 *self._money_problems(info),
                 *self._duration_problems(),
                 *self._size_problems(),
+                *self._balancer_problems(),
                 *self._fault_problems(),
                 *(self.fault_problems_in(duration_ns) if duration_ns is not None else ()),
             ]
@@ -233,6 +235,15 @@ class Scenario(Model):
             if split > merchants:
                 message = f"{split} merchants cannot be split, there are {merchants}; write at most {merchants}"
                 yield ("backend", "embedded", "hot_account", "accounts"), message
+
+    def _balancer_problems(self) -> Iterable[Problem]:
+        embedded = self.backend.embedded
+        if self.clock == "virtual":
+            nodes: int | None = self.fleet.nodes // self.fleet.units
+        else:
+            nodes = embedded.nodes if embedded is not None else None
+        for place, message in self.balancer.problems_on(self.clock, nodes):
+            yield ("balancer", *place), message
 
     def _fault_problems(self) -> Iterable[Problem]:
         embedded = self.backend.embedded

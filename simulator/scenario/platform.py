@@ -180,14 +180,6 @@ class Backend(Model):
         return (self.__pydantic_extra__ or {}).get(self.name, {})
 
 
-class Balancer(Model):
-    """How the node is picked that a transaction enters."""
-
-    policy: Literal["round_robin", "random", "p2c", "affinity"] = Field(
-        default="p2c", description="The pick: in turn, at random, the less loaded of two at random, the payer's own."
-    )
-
-
 class Dispatcher(Model):
     """Releases each transaction at its intended time, and counts what it could not send."""
 
