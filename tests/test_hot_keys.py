@@ -15,7 +15,6 @@ from plant import Books
 from simulator.audit.auditor import audit_run
 from simulator.audit.credit_lag import SAMPLES, CreditLagSampler
 from simulator.backend.backend import NoopBackend
-from simulator.balancer.policy import settings_of
 from simulator.dispatcher import Dispatcher
 from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram
@@ -24,6 +23,7 @@ from simulator.report import folder as run_folder
 from simulator.report import render
 from simulator.report.hot_keys import hot_and_cold
 from simulator.report.terminal import summary_text
+from simulator.scenario.balancing import Balancer
 from simulator.scenario.loader import load
 from simulator.shard.journal import Frames, JournalReader, journal_path
 from simulator.shard.layout import RECORD, Leg
@@ -107,7 +107,7 @@ def test_hot_and_cold_together_are_the_whole_exactly(asked: list[tuple[int, int,
     keys = HotKeys(8, hot)
     backend = NoopBackend(1, 4)
     dispatcher = Dispatcher(
-        backend, settings_of("round_robin"), 1, tallies, Recorder(4, 1),
+        backend, Balancer(policy="round_robin"), 1, tallies, Recorder(4, 1),
         in_flight=64, patience_ns=10**10, write=lambda _: None, hot=keys,
     )  # fmt: skip
     batch = np.zeros(len(asked), TRANSACTION)

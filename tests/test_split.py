@@ -13,11 +13,11 @@ from ledger_model import Asked
 from test_ledger import Node, message_of
 
 from simulator.backend.embedded import EmbeddedBackend
-from simulator.balancer.policy import settings_of
 from simulator.dispatcher import Dispatcher
 from simulator.ledger.books import AVAILABLE, RESERVED
 from simulator.measure.grid import seconds_grid
 from simulator.measure.recorder import Recorder, open_tallies
+from simulator.scenario.balancing import Balancer
 from simulator.shard.layout import Board, Shape
 from simulator.shard.split import (
     Split,
@@ -345,7 +345,7 @@ def test_the_dispatcher_asks_the_node_again_that_decides_for_the_part() -> None:
     split = shape_of(2, 1, 4).split
     backend = _Deaf()
     dispatcher = Dispatcher(
-        backend, settings_of("affinity"), 1, open_tallies(seconds_grid(2), 2, SHARDS), Recorder(2, 2),
+        backend, Balancer(policy="affinity"), 1, open_tallies(seconds_grid(2), 2, SHARDS), Recorder(2, 2),
         in_flight=64, patience_ns=10**9, write=lambda _: None, split=split,
     )  # fmt: skip
     asked = np.zeros(8, TRANSACTION)
