@@ -16,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from simulator.measure.grid import NS_PER_S
+from simulator.engine.virtual.tally import fill, open_virtual
+from simulator.measure.grid import NS_PER_S, seconds_grid
 from simulator.measure.overload import Counted, Overload, episodes, is_overloaded, measure
+from simulator.measure.recorder import open_tallies
 from simulator.report import render
 from simulator.report.terminal import summary_text
 from simulator.shard.throttle import BURST_NS, TokenBucket
+from simulator.transaction import Kind, Status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,6 +165,14 @@ def test_the_drain_of_a_fluid_queue_is_what_was_left_over_what_is_spare(
     expected = seconds + rest / spare_now
     assert found.backlog_peak == queue
     assert found.drain_s == pytest.approx(expected, abs=1.0 + 0.05 * expected)
+
+
+def test_on_the_virtual_clock_every_rejection_is_for_want_of_room() -> None:
+    virtual, tallies = open_virtual(3, 1, 1), open_tallies(seconds_grid(3), 1, 1)
+    virtual.ended[1, Kind.PAYMENT - 1, Status.REJECTED] = 40
+    virtual.ended[1, Kind.PAYMENT - 1, Status.OK] = 60
+    fill(tallies, virtual)
+    assert tallies.refused.tolist() == [0, 40, 0]
 
 
 # The throttle.

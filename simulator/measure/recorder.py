@@ -47,7 +47,7 @@ class Tallies(NamedTuple):
     offered: NDArray[np.int64]  # (T,)
     sent: NDArray[np.int64]  # (T,)
     answered: NDArray[np.int64]  # (T, STATUSES)
-    refused: NDArray[np.int64]  # (T,) those of them that were rejected for want of room: overflow, limit, circuit
+    refused: NDArray[np.int64]  # (T,) those of them that decide nothing: rejected for overflow, limit, circuit
     offered_minor: NDArray[np.int64]  # (T,)
     settled_minor: NDArray[np.int64]  # (T,) booked between accounts by ok payments, refunds and posts
     node_sent: NDArray[np.int64]  # (T, N)

@@ -168,6 +168,8 @@ def fill(tallies: Tallies, virtual: Virtual) -> None:
     tallies.offered[:] = virtual.kinds.sum(axis=1) + dropped
     tallies.sent[:] = virtual.kinds.sum(axis=1)
     tallies.answered[:] = virtual.ended.sum(axis=1)
+    # Here no transaction is refused for what it asks, only because the platform has no room or no node for it.
+    tallies.refused[:] = tallies.answered[:, Status.REJECTED]
     tallies.offered_minor[:] = virtual.offered_minor
     tallies.settled_minor[:] = virtual.settled_minor
     tallies.node_sent[:] = virtual.node_sent
