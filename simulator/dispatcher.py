@@ -313,12 +313,14 @@ def unanswered(
 ) -> tuple[int, int]:
     """Fills `batch` with what is in flight and was in the hands of `node`, from slot `after` on.
 
-    That is what entered there, and what is decided there. Returns (how many, the slot to go on from).
+    That is what entered there, what is decided there, and what was asked about before: its second copy went to whoever
+    owned the shard then. Returns (how many, the slot to go on from).
     """
     found = 0
     for slot in range(after, flight.table.shape[0]):
         m = flight.table[slot]
-        if m["id"] != 0 and (m["node"] == node or owners[home_of(split, m["payer"], m["payee"])] == node):
+        mine = m["node"] == node or owners[home_of(split, m["payer"], m["payee"])] == node or flight.asked[slot] != 0
+        if m["id"] != 0 and mine:
             if found == batch.shape[0]:
                 return found, slot
             flight.asked[slot] = 1

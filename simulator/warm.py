@@ -27,6 +27,7 @@ from simulator.measure.recorder import Recorder, open_tallies
 from simulator.scenario.balancing import Balancer
 from simulator.shard.layout import Board, Durability, NodeState, Shape
 from simulator.shard.poison import PoisonRules
+from simulator.shard.rebalance import Order, Rebalancer
 from simulator.shard.worker import Node, Wiring
 from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
 from simulator.workload.generator import Parties, Workload
@@ -65,7 +66,7 @@ def _in_a_temporary_folder() -> None:
 
 
 def _tiny_run(folder: Path) -> None:
-    """Two nodes in this process, a few hundred transactions, an audit."""
+    """Two nodes in this process, a few hundred transactions, a shard that moves, an audit."""
     shape = Shape(
         nodes=2, shards=4, customers=64, merchants=8, opening_minor=1_000_000, remember=64, hot_accounts=1, hot_split=4
     )  # fmt: skip
@@ -84,9 +85,11 @@ def _tiny_run(folder: Path) -> None:
             interval_ns=0,
             run=1,
             poison=PoisonRules(tries=1, wait_ns=0),
+            movable=True,
         )
         for n in range(2)
     ]
+    rebalancer = Rebalancer(board, wiring, [Order(0, 0, 1)])
     recorder = Recorder(4, 2)
     history = history_path(folder).open("wb")
     with history:
@@ -106,6 +109,7 @@ def _tiny_run(folder: Path) -> None:
         outcomes = np.zeros(_TRANSACTIONS, OUTCOME)
         board.poison[:, 0] = threshold_of(0.1)
         for _ in range(8):
+            rebalancer.act(0, may_begin=True)
             for node in nodes:
                 node.turn()
             board.poison[:] = 0
@@ -120,7 +124,9 @@ def _tiny_run(folder: Path) -> None:
     for node in nodes:
         node.close()
     board.nodes["state"] = NodeState.READY
-    Node(0, shape, wiring, board, folder=folder / "journal", durability=Durability.OS, interval_ns=0, run=1).close()
+    Node(
+        0, shape, wiring, board, folder=folder / "journal", durability=Durability.OS, interval_ns=0, run=1, movable=True
+    ).close()  # fmt: skip
     wiring.close()
     lags = CreditLagSampler(_TRANSACTIONS, shape.shards, shape.split, HotKeys(64, 1))
     audit_run(folder, lags.look)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.audit.custody import Custodians
 from simulator.audit.findings import Audit
 from simulator.audit.history import add_history, history_path, read_history, sum_of_ids
 from simulator.audit.hot_accounts import SplitLedger, split_in
@@ -29,7 +30,7 @@ from simulator.ledger.books import AVAILABLE, RESERVED
 from simulator.ledger.digest import BUCKETS, add_legs
 from simulator.measure.recorder import REORDERED
 from simulator.shard.journal import JournalError, JournalReader, closing_path, journal_path
-from simulator.shard.layout import RECORD, Durability, Leg
+from simulator.shard.layout import RECORD, Custody, Durability, Leg
 from simulator.shard.split import as_asked, unsplit
 from simulator.transaction import Status
 
@@ -60,6 +61,7 @@ class Auditor:
         self.dead_letters_listed = 0
         self.split = unsplit(1)
         self._observe = observe
+        self._owners: list[int] = []  # of each shard, at the end of the journals
 
     def check(self) -> Audit:
         """All four looks. Never raises for what it finds; what it cannot read becomes a doubt or `damaged`."""
@@ -166,6 +168,13 @@ class Auditor:
         """The records of a node's journal, several frames at a time."""
         return (frames.records for frames in self._runs(node))
 
+    def _observed(self, node: int) -> Iterator[NDArray[np.void]]:
+        """As `_frames`, and whoever measures something in passing sees them."""
+        for frames in self._runs(node):
+            if self._observe is not None:
+                self._observe(frames)
+            yield frames.records
+
     def _runs(self, node: int) -> Iterator[Frames]:
         """A node's journal, several frames at a time; damage is counted and ends it."""
         reader = JournalReader(journal_path(self.journals, node))
@@ -189,24 +198,24 @@ class Auditor:
         """
         doubted = []
         unknown_ids = np.array(sorted(unknown), np.uint64)
-        for node in range(nodes):
-            for frames in self._runs(node):
-                records = frames.records
-                if self._observe is not None:
-                    self._observe(frames)
+        custody = Custodians(nodes, ledger.lsn, self.audit)
+        for node, records in custody.in_order([self._observed(node) for node in range(nodes)]):
+            if len(records):
                 self.audit.records += len(records)
+                custody.check(node, records)
                 replay(
                     records, ledger.accounts, ledger.lsn, ledger.transit_out, ledger.transit_in, ledger.dead, ledger.finds,
                     ledger.example_ids,
                 )  # fmt: skip
                 parts.add(records)
-                records = as_asked(records, self.split)
-                known = records
+                known = as_asked(records, self.split)
                 if unknown:
-                    mask = np.isin(records["id"], unknown_ids)
-                    doubted.append(records[mask])
-                    known = records[~mask]
+                    mask = np.isin(known["id"], unknown_ids)
+                    doubted.append(known[mask])
+                    known = known[~mask]
                 add_legs(known, ledger.sums)
+        custody.conclude()
+        self._owners = custody.owners.tolist()
         return doubted
 
     def _judge_replay(self, ledger: Ledger, *, quiet: bool) -> None:
@@ -248,11 +257,17 @@ class Auditor:
         """The nodes' own memory against the replay, and the sum of everything against the opening."""
         shards = len(ledger.lsn)
         held = 0
-        for sheet in sheets:
+        seen: set[int] = set()
+        for node, sheet in enumerate(sheets):
             if sheet is None:
                 continue
             for shard in sheet["shards"]:
                 s = shard["shard"]
+                if s in seen or (not self.memory_only and self._owners[s] != node):
+                    self.audit.find("two_writers", count=1)
+                    owner = "another node does too" if s in seen else f"node {self._owners[s]} does by the journals"
+                    self.audit.reasons.append(f"node {node} closed the books of shard {s}, but {owner}")
+                seen.add(s)
                 held += shard["available_minor"] + shard["reserved_minor"]
                 held += sum(shard["transit_out_minor"]) - sum(shard["transit_in_minor"])
                 if self.memory_only:
@@ -325,8 +340,9 @@ class Auditor:
         nodes = len(list(self.journals.glob("node-*.journal")))
         records = self._select((r for node in range(nodes) for r in self._frames(node)), wanted)
         doubted = np.isin(records["id"], np.array(sorted(unknown), np.uint64))
+        moves = records["leg"] >= Custody.MOVE_OUT
         records = as_asked(records, self.split)
-        records = records[(records["leg"] != Leg.NONE) & (records["leg"] != _EXPIRE) & ~doubted]
+        records = records[(records["leg"] != Leg.NONE) & (records["leg"] != _EXPIRE) & ~moves & ~doubted]
         prints = np.zeros(len(records), np.uint64)
         fingerprints(records, prints)
         applied: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
@@ -361,7 +377,7 @@ class Auditor:
         taken: set[int] = set()
         for node in range(nodes):
             for records in self._frames(node):
-                at = places(records)
+                at = places(records[records["leg"] < Custody.MOVE_OUT])
                 taken.update(at[np.isin(at, wanted)].tolist())
         for key, place in told.items():
             self.audit.find("phantom" if place in taken else "lost", key)

@@ -20,6 +20,7 @@ ANOMALIES = {
     "overdraft": "an account below zero",
     "log_gap": "positions missing from a shard's log",
     "log_repeat": "positions that a shard's log holds twice, or out of order",
+    "two_writers": "a shard's records in the journal of a node that did not own it then, or a move with one side only",
     "not_conserved": "a shard's books at the end differ from what its journal adds up to",
     "reordered": "answered at a log position that was already acknowledged when it was asked",
     "idempotency": "one id, two answers to its client",

@@ -28,7 +28,8 @@ class Backend(Protocol):
     def owners(self) -> NDArray[np.int64]:
         """The node that owns each shard, shape (shards,). The shard of a transaction is `payer % shards`.
 
-        A platform that splits hot accounts says so to the dispatcher (`simulator.shard.split`).
+        A platform that splits hot accounts says so to the dispatcher (`simulator.shard.split`). One array for the whole run,
+        read again at each use: its values change where shards move.
         """
         ...
 

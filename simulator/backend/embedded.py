@@ -34,6 +34,7 @@ class EmbeddedBackend:
         self._split = shape.split
         self._booked = np.zeros(_BOOKED if self._split.hot else 0, TRANSACTION)
         self._incarnations = board.nodes["incarnation"].copy()
+        self._told: list[int] = []  # what `returned` said last
 
     @property
     def nodes(self) -> int:
@@ -41,8 +42,8 @@ class EmbeddedBackend:
         return self._shape.nodes
 
     def owners(self) -> NDArray[np.int64]:
-        """The node that owns each shard."""
-        return self._shape.owners()
+        """The node that owns each shard: the board's own words, which change when a shard moves."""
+        return self._board.owners
 
     def offer(self, node: int, batch: NDArray[np.void]) -> int:
         """Pushes what fits into the node's ring and wakes it."""
@@ -74,13 +75,20 @@ class EmbeddedBackend:
         return count
 
     def returned(self) -> list[int]:
-        """The nodes that were restarted and are ready again."""
+        """The nodes that were restarted and are ready again.
+
+        Those of the call before have been asked again by now; a shard that one of them owns may move on from here on.
+        """
+        if self._told:
+            self._board.asked[self._told] = self._incarnations[self._told]
+            self._told = []
         changed = self._board.nodes["incarnation"] != self._incarnations
         if not changed.any():
             return []
         back = np.flatnonzero(changed & (self._board.nodes["state"] >= NodeState.READY))
         self._incarnations[back] = self._board.nodes["incarnation"][back]
-        return [int(node) for node in back]
+        self._told = [int(node) for node in back]
+        return self._told
 
     def wait(self, timeout_s: float) -> None:
         """Sleeps until a node rings, at most this long."""

@@ -89,6 +89,20 @@ class Books(NamedTuple):
     hold_ends: NDArray[np.int64]  # (place, 2) ever-growing positions: the oldest, and one past the newest
 
 
+# Which part of a field is one shard's: what a move hands over, and a snapshot need not keep of the others.
+BY_ACCOUNT = ("accounts",)  # rows from base[s] on
+BY_SHARD = ("lsn", "holds", "transit_out", "transit_in", "sequence_out", "sequence_in")  # row s
+BY_PLACE = ("entries", "slots", "used", "current", "carried", "hold_ids", "hold_made_ns", "hold_ends")  # row place[s]
+OF_THE_NODE = ("node", "shards", "accounts_count", "base", "place", "owner", "now_ns")
+assert {*BY_ACCOUNT, *BY_SHARD, *BY_PLACE, *OF_THE_NODE} == {*Books._fields}  # noqa: S101  a field left out would stay behind
+
+
+def rows_of(books: Books, shard: int) -> slice:
+    """Where the accounts of a shard stand."""
+    first = int(books.base[shard])
+    return slice(first, first + (books.accounts_count - shard + books.shards - 1) // books.shards)
+
+
 def touched(shape: tuple[int, ...], dtype: np.dtype[np.void] | type[np.integer[Any]]) -> NDArray[Any]:
     """A zeroed array whose memory is really there: a first touch in the middle of a run costs up to a millisecond a page."""
     array: NDArray[Any] = np.empty(shape, dtype)
@@ -96,27 +110,40 @@ def touched(shape: tuple[int, ...], dtype: np.dtype[np.void] | type[np.integer[A
     return array
 
 
-def open_books(shape: Shape, node: int) -> Books:
+def open_books(shape: Shape, node: int, *, any_shard: bool = False) -> Books:
     """Fresh books for the shards that `node` owns at the start: customers at the opening balance, merchants at 0.
 
     Memory: 16 bytes an account; for each of `shape.remember` ids in each shard 136 bytes (two entries, four
-    index slots, a place in the queue of holds), and up to 48 more with every hold open.
+    index slots, a place in the queue of holds), and up to 48 more with every hold open. With `any_shard` there are
+    addresses for every shard of the platform, but memory only for those owned: of the others no page was ever touched.
     """
     owner = shape.owners()
     owned = np.flatnonzero(owner == node)
-    rows = np.array([shape.rows(int(s)) for s in owned], np.int64)
+    housed = np.arange(shape.shards) if any_shard else owned
+    rows = np.array([shape.rows(int(s)) for s in housed], np.int64)
     base = np.full(shape.shards, -1, np.int64)
-    base[owned] = np.cumsum(rows) - rows
+    base[housed] = np.cumsum(rows) - rows
     place = np.full(shape.shards, -1, np.int64)
-    place[owned] = np.arange(len(owned))
+    place[owned] = owned if any_shard else np.arange(len(owned))
+    places = len(housed)
     accounts = np.zeros((int(rows.sum()), 2), np.int64)
     for shard, first in zip(owned, base[owned], strict=True):
         customers = (shape.customers - int(shard) + shape.shards - 1) // shape.shards
         accounts[first : first + max(customers, 0), AVAILABLE] = shape.opening_minor
     # Room for `remember` new ids beside all the open holds that a generation may begin with; only the former is touched.
-    entries = np.zeros((len(owned), 2, shape.remember + shape.remember // 2), ENTRY)
-    for row in entries.reshape(-1, entries.shape[2]):
-        row[: shape.remember].view(np.uint8).fill(0)
+    entries = np.zeros((places, 2, shape.remember + shape.remember // 2), ENTRY)
+    slots = np.zeros((places, 2, 2 * shape.remember), np.uint32)
+    hold_ids = np.zeros((places, shape.remember), np.uint64)
+    hold_made_ns = np.zeros((places, shape.remember), np.int64)
+    for p in place[owned]:
+        for part in (
+            entries[p, 0, : shape.remember],
+            entries[p, 1, : shape.remember],
+            slots[p],
+            hold_ids[p],
+            hold_made_ns[p],
+        ):
+            part.view(np.uint8).fill(0)
     s = shape.shards
     return Books(
         node=node,
@@ -133,12 +160,12 @@ def open_books(shape: Shape, node: int) -> Books:
         sequence_out=np.zeros((s, s), np.int64),
         sequence_in=np.zeros((s, s), np.int64),
         entries=entries,
-        slots=touched((len(owned), 2, 2 * shape.remember), np.uint32),
-        used=np.zeros((len(owned), 2), np.int64),
-        current=np.zeros(len(owned), np.int64),
-        carried=np.zeros(len(owned), np.int64),
+        slots=slots,
+        used=np.zeros((places, 2), np.int64),
+        current=np.zeros(places, np.int64),
+        carried=np.zeros(places, np.int64),
         now_ns=np.zeros(1, np.int64),
-        hold_ids=touched((len(owned), shape.remember), np.uint64),
-        hold_made_ns=touched((len(owned), shape.remember), np.int64),
-        hold_ends=np.zeros((len(owned), 2), np.int64),
+        hold_ids=hold_ids,
+        hold_made_ns=hold_made_ns,
+        hold_ends=np.zeros((places, 2), np.int64),
     )

@@ -34,6 +34,7 @@ _OUTCOMES = (
     ("unknown", "in doubt at the end"),
     ("dropped", "never sent: the generator could not"),
 )
+_NOT_DRAWN = frozenset({"dead_letters", "move_requested", "move_taken", "move_switched"})
 _CLOCKS = {"wall": "real processes on this machine", "virtual": "simulated time"}
 
 
@@ -128,11 +129,9 @@ def embedded(data: dict[str, Any]) -> Markup:
 
 
 def _data(run: RunFolder, charts: list[Figure]) -> dict[str, Any]:
-    timed = [
-        (number(event.get("t_s")), plain(event.get("event", "event")))
-        for event in run.events
-        if event.get("event") != "dead_letters"  # counts that come every second, no moments
-    ]
+    # Counts that come every second are no moments; and of a move's four events the one that stops its shard is the one to see.
+    drawn = (event for event in run.events if event.get("event") not in _NOT_DRAWN)
+    timed = [(number(event.get("t_s")), plain(event.get("event", "event"))) for event in drawn]
     return {
         "charts": [chart.data() for chart in charts if not chart.empty],
         "events": [{"t": t, "label": label} for t, label in timed if t is not None][:LINES_MAX],
@@ -165,6 +164,7 @@ def _words(run: RunFolder) -> dict[str, Any]:
         "hot_facts": _hot_facts(summary),
         "hot_keys": _hot_keys(summary),
         "hot_accounts": _hot_accounts(run),
+        "rebalance": _rebalance(summary),
         "audit": run.audit,
         "audit_facts": _audit_facts(run),
         "anomalies": _anomalies(run.audit),
@@ -415,6 +415,28 @@ def _hot_accounts(run: RunFolder) -> Table:
         )
     head = ("merchant's account", "merged balance", "sub-accounts", "smallest", "largest")
     return Table("Split accounts: the sum of the parts, as audited", head, rows, note=_cut(merchants, "split accounts"))
+
+
+def _rebalance(summary: dict[str, Any]) -> Table | None:
+    """The shards that moved; None where none may."""
+    found = summary.get("rebalance")
+    if not found:
+        return None
+    rows = [
+        (
+            plain(move.get("shard", "")),
+            f"node {plain(move.get('from', ''))} → node {plain(move.get('to', ''))}",
+            wording.duration(move.get("at_s")),
+            ms(move.get("pause_ms")),
+            count(move.get("keys_moved")),
+            count(move.get("parked")),
+            count(move.get("refused")),
+            wording.size(move.get("bytes")),
+        )
+        for move in found.get("moves", [])[:ROWS_MAX]
+    ]
+    head = ("shard", "moved", "at", "pause", "accounts", "requests that waited", "refused meanwhile", "handed over")
+    return Table("Shards that moved", head, rows, words=frozenset({0, 1}), note=f"In all: {wording.moves(found)}.")
 
 
 def _cut(items: list[Any], noun: str) -> str:

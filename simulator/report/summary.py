@@ -48,11 +48,12 @@ class Results:
     measured: Measured
     validity: Validity
     audit: dict[str, Any]  # as in audit.json
-    owners: list[int]  # the node of each shard
+    owners: list[int]  # the node of each shard, at the end
     applied: list[int]  # records in the log of each shard; where there is no log, answers `ok` by the payer's shard
     node_details: list[dict[str, Any]] = field(default_factory=list)  # pid, commit_ms, handed_on … of each node
     journal: dict[str, Any] = field(default_factory=dict)
     dead_letters: dict[str, Any] = field(default_factory=dict)
+    rebalance: dict[str, Any] = field(default_factory=dict)  # shards that moved; empty where none may
     resources: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
     stop_reason: str = "duration"
@@ -261,6 +262,7 @@ def summarise(results: Results) -> dict[str, Any]:
             }
             for j in judged
         ],
+        **({"rebalance": results.rebalance} if results.rebalance else {}),
         "journal": results.journal,
         "dead_letters": results.dead_letters,
         "resources": results.resources,

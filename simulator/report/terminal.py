@@ -384,6 +384,7 @@ def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
         *_dead_letters(summary.get("dead_letters") or {}),
         ("validity", plain(validity.get("verdict", NO_DATA))),
         *(("", plain(reason)) for reason in validity.get("reasons", [])),
+        *([("moved", wording.moves(summary["rebalance"]))] if summary.get("rebalance") else []),
         ("report", str(run_folder / "report.html")),
     ]
     return Text("\n", overflow="fold").join(_labelled(label, value) for label, value in rows)

@@ -211,3 +211,15 @@ def money_short(minor: object, currency: str = "CNY") -> str:
                 tenths = rest // (scale * 10 ** (_MINOR_DIGITS - 1))
                 return f"{'-' if minor < 0 else ''}{whole:,}.{tenths} {name} {plain(currency)}"
     return money(minor, currency)
+
+
+def moves(rebalance: dict[str, Any]) -> str:
+    """What a summary's `rebalance` comes to: `2 of 2 shards, 1,250 accounts, longest pause 12.3 ms`."""
+    made = len(rebalance.get("moves", []))
+    planned = rebalance.get("planned")
+    told = (
+        f"{made} of {planned} shards" if planned is not None else f"{made} {'shard' if made == 1 else 'shards'} by load"
+    )
+    if not made:
+        return told
+    return f"{told}, {count(rebalance.get('keys_moved'))} accounts, longest pause {ms(rebalance.get('pause_ms_max'))}"

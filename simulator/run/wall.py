@@ -36,10 +36,12 @@ from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
 from simulator.run.folder import whoever_listens
 from simulator.scenario.platform import PLUGIN_GROUP
+from simulator.scenario.rebalance import PlannedMove, by_load
 from simulator.shard.dead_letters import dead_letters_path
 from simulator.shard.layout import Durability, Shape, shared_array
 from simulator.shard.poison import PoisonRules
 from simulator.shard.pool import Pool
+from simulator.shard.rebalance import ByLoad, Order
 from simulator.transaction import Status
 from simulator.workload.build import build_source
 from simulator.workload.hot_keys import Popular, hot_keys_of
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
 _NS_PER_S = 1_000_000_000
 _START_NS = 50_000_000  # from "all ready" to the first possible arrival
 _LOOK_S = 0.25  # how often the control process looks at the run
-_RECOVERING_LOOK_S = 0.02  # the same while a node is coming back, so that its recovery is timed well
+_UNSETTLED_LOOK_S = 0.02  # the same while a node is coming back or a shard moves, so that these are timed well
 _STOP_S = 30.0  # how long the nodes may take to settle what is between them
 
 
@@ -94,10 +96,12 @@ class Run:
         self.events.append({"t_s": round(self.clock.now_ns() / 1e9, 6), "event": name, **details})
 
     def look_s(self) -> float:
-        """How long to wait before the next look: until the next fault at the latest."""
-        due = self.injector.next_ns() if self.injector else None
-        longest = _RECOVERING_LOOK_S if self.pool is not None and self.pool.recovering else _LOOK_S
-        return longest if due is None else min(max((due - self.clock.now_ns()) / 1e9, 0.0), longest)
+        """How long to wait before the next look: until the next fault or move at the latest."""
+        moments = [self.injector.next_ns() if self.injector else None, self.pool.next_ns() if self.pool else None]
+        due = min((moment for moment in moments if moment is not None), default=None)
+        longest = _UNSETTLED_LOOK_S if self.pool is not None and self.pool.unsettled else _LOOK_S
+        shortest = 0.001  # a move that is due waits for the one before, or for a node that is coming back
+        return longest if due is None else min(max((due - self.clock.now_ns()) / 1e9, shortest), longest)
 
     def execute(self, interrupts: Asked, view: View) -> None:
         """Starts everything and watches it to its end. Raises BackendError if a process that must not end does."""
@@ -210,7 +214,19 @@ def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
         snapshot_records=embedded.snapshot_records,
         poison=PoisonRules(embedded.poison.tries, embedded.poison.wait, embedded.poison.dead_letters),
         max_rate=None if embedded.max_rate is None else int(embedded.max_rate),
+        rebalance=_moves(embedded),
     )  # fmt: skip
+
+
+def _moves(embedded: Embedded) -> list[Order] | ByLoad | None:
+    """Which shards move, as the pool wants to be told."""
+    rebalance = embedded.rebalance
+    if rebalance is None:
+        return None
+    figures = by_load(rebalance)
+    if figures is not None:
+        return ByLoad(figures.every, figures.imbalance, figures.moves)
+    return [Order(move.at, move.shard, move.node) for move in rebalance if isinstance(move, PlannedMove)]
 
 
 def _target_per_second(rate: Rate) -> NDArray[np.float64]:
@@ -380,6 +396,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         applied=(run.pool.board.applied if run.pool else run.tallies.shard_ok.sum(axis=0)).tolist(),
         node_details=_node_details(run), journal=_journal(run), dead_letters=_dead_letters(run),
         popular=run.popular, credit_lag=lags.measured() if lags else None,
+        rebalance=run.pool.rebalancer.summary() if run.pool and run.pool.rebalancer else {},
         resources={
             "rss_peak_bytes": run.rss_peak_bytes,
             "cpu_s": round(ended.cpu_s + sum(int(run.pool.row(n)["cpu_ns"]) for n in range(run.backend.nodes)) / 1e9, 3)
@@ -395,7 +412,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
     write_json(folder / "audit.json", audit)
     write_series(folder / "timeseries.csv", series_columns(results, run.target))
     write_hlog(folder / "latency.hlog", ended.measured, run.tallies.grid_ns, started.timestamp())
-    write_events(folder / "events.jsonl", run.events)
+    write_events(folder / "events.jsonl", sorted(run.events, key=lambda event: event["t_s"]))  # some are told late
     write_json(folder / "summary.json", summary)
     return summary
 

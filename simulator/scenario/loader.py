@@ -531,7 +531,7 @@ def _check_trace(draft: _Draft, scenario: Scenario, rate: TraceRate) -> None:
         )
         draft.complain(("duration",), f"{message}; write less, or leave it out to replay the whole trace")
     if scenario.duration is None:
-        for place, message in scenario.fault_problems_in(length_ns):
+        for place, message in scenario.problems_in_time(length_ns):
             draft.complain(place, message)
 
 

@@ -27,6 +27,7 @@ from simulator.scenario.faults import PlannedFault  # noqa: TC001  pydantic read
 from simulator.scenario.fleet import Platform, embedded_model
 from simulator.scenario.load import CurveRate, Load, StagedRate
 from simulator.scenario.platform import Backend, Dispatcher, Embedded
+from simulator.scenario.rebalance import problems_in
 from simulator.scenario.spelling import known_words
 from simulator.scenario.threshold import METRICS, Threshold, parse_threshold
 from simulator.scenario.units import (
@@ -175,7 +176,7 @@ class Scenario(Model):
                 *self._size_problems(),
                 *self._balancer_problems(),
                 *self._fault_problems(),
-                *(self.fault_problems_in(duration_ns) if duration_ns is not None else ()),
+                *(self.problems_in_time(duration_ns) if duration_ns is not None else ()),
             ]
         )
         return self
@@ -280,11 +281,15 @@ class Scenario(Model):
                     "this platform has no dependency; write platform.dependency, or leave it out",
                 )
 
-    def fault_problems_in(self, duration_ns: int) -> Iterable[Problem]:
-        """What is wrong with the faults in a run of this length, which for a trace only its file tells."""
+    def problems_in_time(self, duration_ns: int) -> Iterable[Problem]:
+        """What is wrong with faults and moves in a run of this length, which for a trace only its file tells."""
         for index, fault in enumerate(self.faults):
             for place, message in fault.problems_in(duration_ns):
                 yield ("faults", index, *place), message
+        rebalance = self.backend.embedded.rebalance if self.backend.embedded is not None else None
+        if rebalance is not None:
+            for place, message in problems_in(rebalance, duration_ns):
+                yield ("backend", "embedded", "rebalance", *place), message
 
     @property
     def fleet(self) -> Platform:
@@ -323,5 +328,7 @@ def _complaint(parse: Callable[[str, str], object], metric: str, expression: str
 MODELS: Mapping[str, type[BaseModel]] = {model.__name__: model for model in Model.__subclasses__()}
 """Every part of a scenario by its name, as pydantic's error locations tag the members of a union."""
 
-TAGS = frozenset({*MODELS, "constant rate", "curve name", "arrivals name", "durability name"})
+TAGS = frozenset(
+    {*MODELS, "constant rate", "curve name", "arrivals name", "durability name", "rebalance name", "moves"}
+)
 """What may stand in the location of pydantic's errors without being a key of the scenario."""

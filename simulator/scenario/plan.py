@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from simulator.scenario.faults import LASTING, SLOW_FACTOR
 from simulator.scenario.model import Scenario
+from simulator.scenario.rebalance import by_load
 from simulator.scenario.units import NS_PER_S, format_duration, format_money
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ class Plan:
         peak_per_s: the highest rate, and
         peak_at_s: when it is first reached.
         value_minor: transactions_expected times the mean ticket, in minor units, also where a trace records amounts.
-        memory_bytes: accounts * 16 + shards * remember * 136 + nodes * queue * 96 + (nodes + 2) * 150 MB.
-        disk_bytes: 80 of journal (embedded backend only) and 24 of history for each transaction.
+        memory_bytes: accounts * 16 + shards * remember * 136 + nodes * queue * 96 + (nodes + 2) * 150 MB; one shard more
+            where shards move.
+        disk_bytes: 80 of journal (embedded backend only) and 24 of history for each transaction; a shard for each move.
         run_s: 3 s to start, the duration, 1 s of drain, and the audit of 3 M transactions a second.
         thresholds: what the run must meet.
         hot_keys: the merchants popular enough to make a shard hot, in words; empty if there are none.
@@ -83,7 +85,8 @@ def plan(scenario: Scenario) -> Plan:
         peak_at_s=peak_at_s,
         value_minor=round(rate.total * scenario.load.ticket.mean),
         memory_bytes=_memory_bytes(scenario.load.accounts, embedded),
-        disk_bytes=round(rate.total * (_HISTORY_BYTES + (_JOURNAL_BYTES if embedded is not None else 0))),
+        disk_bytes=round(rate.total * (_HISTORY_BYTES + (_JOURNAL_BYTES if embedded is not None else 0)))
+        + _moves(embedded) * _shard_bytes(scenario.load.accounts, embedded),
         run_s=_START_S + rate.duration_s + _DRAIN_S + rate.total / _AUDITED_PER_S,
         thresholds=scenario.threshold_list,
         hot_keys=hot_keys_in_words(scenario),
@@ -98,6 +101,21 @@ def _memory_bytes(accounts: int, embedded: Embedded | None) -> int:
         + embedded.shards * embedded.remember * _REMEMBERED_BYTES
         + embedded.nodes * embedded.queue * _RING_SLOT_BYTES
         + (embedded.nodes + _OTHER_PROCESSES) * _PROCESS_BYTES
+        + min(_moves(embedded), 1) * _shard_bytes(accounts, embedded)
+    )
+
+
+def _moves(embedded: Embedded | None) -> int:
+    """How many moves of shards there are at most."""
+    if embedded is None or embedded.rebalance is None:
+        return 0
+    figures = by_load(embedded.rebalance)
+    return figures.moves if figures is not None else len(list(embedded.rebalance))
+
+
+def _shard_bytes(accounts: int, embedded: Embedded | None) -> int:
+    return (
+        0 if embedded is None else accounts * _ACCOUNT_BYTES // embedded.shards + embedded.remember * _REMEMBERED_BYTES
     )
 
 

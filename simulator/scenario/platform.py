@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, JsonValue
 from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, between, is_mapping, not_yet, refuse
 from simulator.scenario.http import Http  # noqa: TC001  pydantic reads the annotation
 from simulator.scenario.load import HIGHEST_RATE_PER_S
+from simulator.scenario.rebalance import Rebalance, problems_with
 from simulator.scenario.spelling import known_words
 from simulator.scenario.units import NS_PER_S, DurationNs, RatePerS, format_rate
 
@@ -117,6 +118,14 @@ class Embedded(Model):
         default=600 * NS_PER_S, description="How long an authorize may stay open; then the platform releases it."
     )
 
+    rebalance: Rebalance | None = Field(
+        default=None,
+        description=(
+            "Shards that move between nodes during the run · [{at: 20s, shard: 3, to: 'node[1]'}]: then · auto, or "
+            "{auto: {every: 5s, imbalance: 1.25, moves: 4}}: by load."
+        ),
+    )
+
     hot_account: HotAccount | None = Field(
         default=None,
         description="Splits the most popular merchants, for example {split: 8}; left out: nobody is split.",
@@ -131,6 +140,9 @@ class Embedded(Model):
 
     @model_validator(mode="after")
     def _every_node_owns_a_shard(self) -> Self:
+        if self.rebalance is not None:
+            found = problems_with(self.rebalance, nodes=self.nodes, shards=self.shards, protocol=self.protocol)
+            refuse((("rebalance", *place), message) for place, message in found)
         if self.shards < self.nodes:
             refuse([(("shards",), f"{self.shards} shards leave some of {self.nodes} nodes without one; write more")])
         return self

@@ -44,6 +44,17 @@ class Leg(IntEnum):
     DEAD = 15  # nothing: a far leg that could not be booked; its number counts as arrived, its money stays on transit
 
 
+class Custody(IntEnum):
+    """What a journal record says of a whole shard; stands in the place of a leg, far from the numbers of those.
+
+    Such a record has a frame of its own, the number of the move as its id, the node on the other side as `related`, and
+    the position that the shard had reached as its lsn (it takes none itself).
+    """
+
+    MOVE_OUT = 254  # nothing more of this shard follows here
+    MOVE_IN = 255  # it goes on here, from that position
+
+
 # One booked leg. The kind tells where a debit comes from: a POST takes it from reserved, all others from available.
 RECORD = np.dtype(
     [
@@ -116,6 +127,31 @@ class NodeState(IntEnum):
     QUIET = 3  # told to stop, and nothing of its own is left to do; still takes what its peers send
     STOPPED = 4  # closed its journal and wrote its closing sheet
     FAILED = 5  # could not make its journal durable: nothing after that was acknowledged
+
+
+class MovePhase(IntEnum):
+    """How far the move of a shard is, of which there is at most one at a time; see `simulator.shard.move`."""
+
+    IDLE = 0
+    REQUESTED = 1  # by the pool: whoever is not the old owner parks what comes for the shard
+    FROZEN = 2  # by the old owner: its image and its MOVE_OUT are durable, and it books nothing there any more
+    TAKEN = 3  # by the new owner: its MOVE_IN is durable, and all send to it
+
+
+class MoveWord(IntEnum):
+    """Where each fact about the present move stands in `Board.move`. Times are nanoseconds since the start of the run."""
+
+    PHASE = 0  # MovePhase; written last, with release, by whoever ends the phase before
+    NUMBER = 1  # 1, 2, 3 … within the run
+    SHARD = 2
+    SOURCE = 3  # the node that owns the shard before
+    TARGET = 4  # and after
+    REQUESTED_NS = 5
+    STOPPED_NS = 6  # the old owner's last possible booking
+    FROZEN_NS = 7
+    RESUMED_NS = 8  # the new owner's first possible booking
+    KEYS = 9  # accounts of the shard
+    BYTES = 10  # of its image
 
 
 class Stop(IntEnum):
@@ -198,7 +234,8 @@ def shared_array(count: int, dtype: type[np.int64 | np.uint32] | np.dtype[np.voi
 class Board:
     """The counters that node processes, dispatcher and pool share; each word has one writer.
 
-    `acked[b, a]` is the last sequence from shard a to shard b that is durable at b: what lets a's outbox forget.
+    `acked[b, a]` is the last sequence from shard a to shard b that is durable at b: what lets a's outbox forget. Words of a
+    shard are written by the node that owns it, `owners` among them: by the new one, when it has taken the shard.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -209,5 +246,18 @@ class Board:
         # What a fault poisons at each node: the threshold for requests, the one for far legs, and the tries that fail (0: all).
         self.poison = shared_array(shape.nodes * 3, np.int64).reshape(shape.nodes, 3)
         self.applied = shared_array(shape.shards, np.int64)  # records in the log of each shard
+        self.owners = shared_array(shape.shards, np.int64)
+        self.owners[:] = shape.owners()
+        self.asked = shared_array(
+            shape.nodes, np.int64
+        )  # the incarnation of a node that the dispatcher has asked again
+        self.move = shared_array(len(MoveWord), np.int64)
+        # Each node's part in a move: the move that it has parked for, where its ring to the old owner stood then, how many
+        # it parked and had to refuse, and the move after which it has turned to the new owner.
+        self.fenced = shared_array(shape.nodes, np.int64)
+        self.fence = shared_array(shape.nodes, np.int64)
+        self.parked = shared_array(shape.nodes, np.int64)
+        self.park_refused = shared_array(shape.nodes, np.int64)
+        self.switched = shared_array(shape.nodes, np.int64)
         # How long each node's commits took: histogram counts, as in simulator.measure.histogram.
         self.commits = shared_array(shape.nodes * COUNTS, np.int64).reshape(shape.nodes, COUNTS)

@@ -13,12 +13,17 @@ import numpy as np
 from simulator import process
 from simulator.errors import BackendError
 from simulator.shard.layout import Board, Durability, NodeState, Shape, Stop
+from simulator.shard.move import images_of
+from simulator.shard.rebalance import Rebalancer
 from simulator.shard.worker import Wiring, serve
 from simulator.transaction import OUTCOME
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from multiprocessing.context import ForkProcess
     from pathlib import Path
+
+    from simulator.shard.rebalance import ByLoad, Order
 
 _START_S = 60.0  # opening balances of 10 million accounts take half a second; a minute means something is wrong
 _LOOK_S = 0.002
@@ -61,12 +66,13 @@ class Pool:
         queue: int,
         run: int,
         restarts: int = 0,
+        rebalance: Sequence[Order] | ByLoad | None = None,
         **node_options: Any,  # noqa: ANN401  passed to each Node, which has their defaults
     ) -> None:
         """Makes rings and board.
 
         `folder` will hold the journals, `queue` is the slots of each ring, `restarts` how often dead nodes are started again
-        in all. A node without a journal (`Durability.MEMORY`) has nothing to come back from.
+        in all. A node without a journal (`Durability.MEMORY`) has nothing to come back from. `rebalance`: which shards move.
         """
         self.shape = shape
         self.board = Board(shape)
@@ -76,8 +82,11 @@ class Pool:
             "durability": durability,
             "interval_ns": interval_ns,
             "run": run,
+            "movable": rebalance is not None,
             **node_options,
         }
+        self._folder = folder
+        self.rebalancer = Rebalancer(self.board, self.wiring, rebalance) if rebalance is not None else None
         self._processes: list[ForkProcess] = []
         self._restarts_left = restarts if durability != Durability.MEMORY else 0
         self._attempts: dict[int, int] = {}  # starts since a node was last ready
@@ -89,9 +98,13 @@ class Pool:
         return [p.pid or 0 for p in self._processes]
 
     @property
-    def recovering(self) -> bool:
-        """Whether a node that died is not ready again yet."""
-        return bool(self._returning)
+    def unsettled(self) -> bool:
+        """Whether a node that died is not ready again yet, or a shard is on its way: worth a closer look."""
+        return bool(self._returning) or (self.rebalancer is not None and self.rebalancer.busy)
+
+    def next_ns(self) -> int | None:
+        """When `supervise` has something to do by the run's clock; None: never."""
+        return self.rebalancer.next_ns() if self.rebalancer is not None else None
 
     @property
     def sentinels(self) -> list[int]:
@@ -155,7 +168,16 @@ class Pool:
                 took = now - self._returning.pop(node)
                 self._attempts.pop(node, None)
                 notices.append(Notice("node_ready", node, {"recovery_s": round(took, 6)}))
-        return notices
+        return [*notices, *self._rebalance()]
+
+    def _rebalance(self) -> list[Notice]:
+        """Moves on with moving shards, if that is asked for."""
+        if self.rebalancer is None:
+            return []
+        now_ns = time.monotonic_ns() - int(self.board.epoch_ns[0])
+        everyone = not self._returning and bool((self.board.nodes["state"] == NodeState.READY).all())
+        events = self.rebalancer.act(now_ns, may_begin=everyone)
+        return [Notice(event.pop("event"), event["from"], event) for event in events]
 
     def failures(self) -> list[NodeFailure]:
         """The nodes that stopped by themselves, and why."""
@@ -177,6 +199,8 @@ class Pool:
         """
         deadline = time.monotonic() + timeout_s
         everyone = range(self.shape.nodes)
+        if self.rebalancer is not None:
+            self.rebalancer.halt()
         quiet = not self.failures() and self._tell(Stop.QUIESCE, {NodeState.QUIET}, deadline)
         if quiet:
             quiet = self._tell(Stop.CLOSE, {NodeState.STOPPED}, deadline)
@@ -186,7 +210,11 @@ class Pool:
         for child in self._processes:
             child.join(max(0.0, deadline - time.monotonic()) if quiet else 0)
         self.kill()
-        return quiet and all(self.row(n)["state"] == NodeState.STOPPED for n in everyone)
+        closed = quiet and all(self.row(n)["state"] == NodeState.STOPPED for n in everyone)
+        if closed:
+            for path in images_of(self._folder):  # whoever opens these journals again reads all of them
+                path.unlink(missing_ok=True)
+        return closed
 
     def _tell(self, stop: Stop, until: set[NodeState], deadline: float) -> bool:
         self.board.stop[0] = stop

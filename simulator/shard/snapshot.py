@@ -6,7 +6,7 @@ and then the file itself were synced. So there is always at most one, and it is 
 disk) is no loss: the one before, or none, and a longer replay.
 
     header   64 bytes: checksum (xxh3-64 of all that follows), magic, version, journal bytes and frames at that point, size, node
-    books    every array of `Books` in its order, raw; of `entries` only the rows in use
+    books    every array of `Books`, raw; of shards that are not owned nothing, of `entries` only the rows in use
     outbox   count and messages (TRANSACTION) for each peer that had not acknowledged them
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xxhash
 
+from simulator.ledger.books import BY_ACCOUNT, BY_PLACE, BY_SHARD, rows_of
 from simulator.transaction import TRANSACTION
 
 if TYPE_CHECKING:
@@ -58,15 +59,26 @@ def snapshot_path(folder: Path, node: int) -> Path:
 
 
 def _parts(books: Books) -> Iterator[NDArray[Any]]:
-    """The arrays of some books, in order; of the entries only those in use (the counts come before them)."""
+    """The arrays of some books, in order; of the entries only those in use, and nothing of shards that are not owned.
+
+    Counts and places come first: what follows depends on them, also while it is being filled.
+    """
     yield books.used
-    for name in books._fields:
-        value = getattr(books, name)
-        if name == "entries":
-            for place, generation in np.ndindex(*books.used.shape):
-                yield value[place, generation, : books.used[place, generation]]
-        elif isinstance(value, np.ndarray) and name != "used":
-            yield value
+    yield books.base
+    yield books.place
+    owned = [int(shard) for shard in np.flatnonzero(books.place >= 0)]
+    for name in BY_ACCOUNT:
+        for shard in owned:
+            yield getattr(books, name)[rows_of(books, shard)]
+    for shard in owned:
+        place = int(books.place[shard])
+        for generation in range(2):
+            yield books.entries[place, generation, : books.used[place, generation]]
+        for name in BY_PLACE:
+            if name not in ("entries", "used"):
+                yield getattr(books, name)[place : place + 1]
+    for name in (*BY_SHARD, "owner", "now_ns"):
+        yield getattr(books, name)
 
 
 def _raw(array: NDArray[Any]) -> memoryview:
@@ -110,7 +122,9 @@ class _Reader:
 
     def messages(self) -> NDArray[Any]:
         count = int(np.frombuffer(self._payload, np.int64, 1, self._at)[0])
-        found = np.frombuffer(self._payload, TRANSACTION, count, self._at + 8)
+        found = np.frombuffer(
+            self._payload, TRANSACTION, count, self._at + 8
+        ).copy()  # or kernels would see another type
         self._at += 8 + found.nbytes
         return found
 
@@ -140,14 +154,7 @@ def read(
     if not sound:
         return None
     reader = _Reader(raw[_HEADER.itemsize :])
-    for part in _parts_to_fill(books, reader):
+    for part in _parts(books):
         reader.into(part)
     outbox = [reader.messages() for _ in range(peers)]
     return Point(int(header["journal_bytes"]), int(header["journal_frames"])), outbox
-
-
-def _parts_to_fill(books: Books, reader: _Reader) -> Iterator[NDArray[Any]]:
-    """As `_parts`; the counts must be read before the entries can be told apart."""
-    parts = _parts(books)
-    reader.into(next(parts))
-    yield from parts

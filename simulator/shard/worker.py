@@ -21,6 +21,7 @@ from simulator import process
 from simulator.ledger.books import AVAILABLE, RESERVED, open_books, touched
 from simulator.ledger.digest import BUCKETS, add_legs
 from simulator.ledger.flaws import FLAWS, Flaw
+from simulator.ledger.hand_over import send_on
 from simulator.ledger.holds import expire
 from simulator.ledger.post import FLAW, GAPS, JOURNAL, MARKS, REFUSED, REPLIES, TAKEN, apply, bury, forget, refuse
 from simulator.ledger.replay import refill_outbox, restore
@@ -29,6 +30,7 @@ from simulator.shard import snapshot
 from simulator.shard.dead_letters import DeadLetters, dead_letters_path
 from simulator.shard.journal import Journal, JournalError, JournalReader, closing_path, journal_path
 from simulator.shard.layout import FILE_HEADER, RECORD, Board, Durability, NodeState, Shape, Stop
+from simulator.shard.move import Mover
 from simulator.shard.poison import DEFAULT_RULES, Calls, PoisonGuard, PoisonRules, nothing
 from simulator.shard.ring import TAIL, Doorbell, Ring, push_wrapped, release, waiting
 from simulator.shard.snapshot import Point, snapshot_path
@@ -37,9 +39,12 @@ from simulator.shard.throttle import TokenBucket
 from simulator.transaction import OUTCOME, TRANSACTION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from simulator.ledger.books import Books
 
 TURN_MAX = 16_384  # requests a turn takes from one ring, so that no producer starves another
 _OUTBOX = 1 << 17  # far legs that a peer has not acknowledged, a peer
@@ -78,6 +83,7 @@ class Node:
         folder: Path, durability: Durability, interval_ns: int, run: int,
         hold_term_ns: int = 600_000_000_000, drop_oldest: bool = False,
         snapshot_records: int = 20_000_000, poison: PoisonRules = DEFAULT_RULES, max_rate: int | None = None,
+        movable: bool = False,
     ) -> None:  # fmt: skip
         self.node = node
         self.shape = shape
@@ -92,7 +98,7 @@ class Node:
         self.snapshot_records = snapshot_records
         self.since_snapshot = 0
         self.snapshot_pid = 0
-        self.books = open_books(shape, node)
+        self.books = open_books(shape, node, any_shard=movable)
         self.wiring = wiring
         self.inbound = [wiring.requests[node]]
         self.inbound += [ring for a in range(shape.nodes) if (ring := wiring.peers[a][node]) is not None]
@@ -101,13 +107,18 @@ class Node:
         self.pending = touched((2 * TURN_MAX * len(self.inbound),), OUTCOME)
         self.released = 0  # replies already pushed of those pending
         self.durable = 0  # replies that may be released
-        self.handed_on = touched((shape.nodes, TURN_MAX), TRANSACTION)
-        self.handed_on_count = np.zeros(shape.nodes, np.int64)
-        self.outbox = touched((shape.nodes, _OUTBOX if shape.nodes > 1 else 1), TRANSACTION)
-        self.outbox_head = np.zeros(shape.nodes, np.int64)
-        self.outbox_durable = np.zeros(shape.nodes, np.int64)
-        self.outbox_sent = np.zeros(shape.nodes, np.int64)
-        self.outbox_forgotten = np.zeros(shape.nodes, np.int64)
+        # Where shards move, one row more for a shard on its way, and room behind each outbox for what comes with a shard.
+        rows = shape.nodes + movable
+        self.handed_on = touched((rows, TURN_MAX), TRANSACTION)
+        self.handed_on_count = np.zeros(rows, np.int64)
+        self.outbox = np.zeros((rows, (_OUTBOX << movable) if shape.nodes > 1 else 1), TRANSACTION)
+        for peer, _ in self.peers:
+            self.outbox[peer].view(np.uint8).fill(0)  # as `touched`
+        self.outbox_head = np.zeros(rows, np.int64)
+        self.outbox_durable = np.zeros(rows, np.int64)
+        self.outbox_sent = np.zeros(rows, np.int64)
+        self.outbox_forgotten = np.zeros(rows, np.int64)
+        self.admitted_from = np.zeros(rows, np.int64) if movable else self.outbox_forgotten
         self.marks = np.zeros(MARKS, np.int64)
         self.synced_ns = 0
         self.expired_ns = 0
@@ -120,9 +131,12 @@ class Node:
             DeadLetters(dead_letters_path(folder, node), lines_max=poison.dead_letters),
         )  # fmt: skip
         self.bucket = None if max_rate is None else TokenBucket(max_rate, self.now_ns())
+        self.mover = Mover(self) if movable else None
         path = journal_path(folder, node)
         self.journal = self._recover(path) if path.exists() else Journal.create(folder, node, shape, durability, run)
         self.row["synced_bytes"] = self.journal.size
+        if self.mover is not None:
+            self.mover.resume()
 
     def _recover(self, path: Path) -> Journal:
         """Rebuilds the books from the journal, and what peers may not have got. Raises JournalError for a damaged one.
@@ -132,43 +146,66 @@ class Node:
         """
         began = time.monotonic_ns()
         found = snapshot.read(
-            snapshot_path(self.folder, self.node), self.node, self.books, self.shape.nodes, path.stat().st_size
+            snapshot_path(self.folder, self.node), self.node, self.books, len(self.outbox), path.stat().st_size
         )
         point, unsent = found or (Point(FILE_HEADER.itemsize, 0), [])
-        shards = self.shape.shards
-        for peer, messages in enumerate(unsent):
-            acked = self.board.acked[messages["payee"] % shards, messages["payer"] % shards]
-            rest = messages[acked < messages["sequence"].astype(np.int64)]
-            self.outbox[peer, : len(rest)] = rest
-            self.outbox_head[peer] = len(rest)
+        if self.mover is not None:
+            self.mover.find_owners()
+        self._put_back(unsent)
         self.books.now_ns[0] = self.now_ns()  # the term of holds found in the journal begins now
-        sequence = self.books.sequence_out.copy()
+        sequence, place = self.books.sequence_out.copy(), self.books.place.copy()
         peers_know = all(int(self.board.nodes["state"][b]) > NodeState.RECOVERED for b, _ in self.peers)
         reader = JournalReader(path, start=point.journal_bytes, frames=point.journal_frames)
         astray = 0
         replayed = 0
-        for records in reader.stretches():
+        view = self._view(place)
+        for records in self._pieces(reader, view, sequence, restoring=True, refilling=peers_know):
             astray += restore(self.books, records)
             replayed += len(records)
             self.guard.restored(records, self.now_ns())
             if peers_know:
-                refill_outbox(self.books, records, sequence, self.outbox, self.outbox_head, self.board.acked)
+                refill_outbox(view, records, sequence, self.outbox, self.outbox_head, self.board.acked)
         if astray:
             raise JournalError(f"{path}: {astray} records do not follow from those before them")
         journal = Journal.resume(reader, self.durability)
+        self.owns(np.flatnonzero(self.books.place >= 0))
         self.board.applied[self.owned] = self.books.lsn[self.owned]
         self.board.acked[self.owned] = self.books.sequence_in[self.owned]
         self.row["state"] = NodeState.RECOVERED
         while any(int(self.board.nodes["state"][b]) == NodeState.STARTING for b, _ in self.peers):
             time.sleep(_QUIESCE_S)
         if not peers_know:
-            for records in JournalReader(path, start=point.journal_bytes, frames=point.journal_frames).stretches():
-                refill_outbox(self.books, records, sequence, self.outbox, self.outbox_head, self.board.acked)
+            again = JournalReader(path, start=point.journal_bytes, frames=point.journal_frames)
+            view = self._view(place)
+            for records in self._pieces(again, view, sequence, restoring=False, refilling=True):
+                refill_outbox(view, records, sequence, self.outbox, self.outbox_head, self.board.acked)
         self.outbox_durable[:] = self.outbox_head
         self.since_snapshot = replayed  # or a node that is killed often would never come to write one
         self.row["replayed"] += replayed
         self.row["replay_ns"] += time.monotonic_ns() - began
         return journal
+
+    def _view(self, place: NDArray[np.int64]) -> Books:
+        """The books as they are, but with shards where they were when the journal begins to be read."""
+        return self.books if self.mover is None else self.books._replace(place=place.copy())
+
+    def _pieces(
+        self, reader: JournalReader, view: Books, sequence: NDArray[np.int64], *, restoring: bool, refilling: bool
+    ) -> Iterator[NDArray[np.void]]:
+        """The records of legs, many frames at a time; where shards move, their moves take effect in between."""
+        stretches = reader.stretches()
+        if self.mover is None:
+            return stretches
+        return self.mover.pieces(stretches, view, sequence, restoring=restoring, refilling=refilling)
+
+    def _put_back(self, unsent: list[NDArray[np.void]]) -> None:
+        """Puts far legs that a snapshot has, and that are not acknowledged, into the outbox of whoever is to get them now."""
+        for messages in unsent:
+            send_on(self.books, messages, len(messages), self.outbox, self.outbox_head, self.board.acked)
+
+    def owns(self, shards: NDArray[np.int64]) -> None:
+        """From here on these are the shards whose words on the board this node writes."""
+        self.owned = shards
 
     def now_ns(self) -> int:
         """Nanoseconds since the start of the run."""
@@ -178,16 +215,17 @@ class Node:
         """One turn; says whether anything moved. Raises OSError when the journal cannot be made durable."""
         now_ns = self.now_ns()
         self.books.now_ns[0] = now_ns
+        moved = self.mover is not None and self.mover.step()
         if now_ns - self.expired_ns > _EXPIRY_LOOK_NS:
             self.expired_ns = now_ns
             self.row["expired"] += expire(self.books, self.hold_term_ns, self.records, self.marks)
             if self.marks[FLAW]:
                 self._note_stuck_hold(now_ns)
-        moved = self.take()
+        moved |= self.take()
         moved |= self._hand_on()
-        self._commit()
+        self.commit()
         self._snapshot()
-        moved |= self._release()
+        moved |= self.send_out()
         return moved
 
     def take(self) -> bool:
@@ -213,9 +251,12 @@ class Node:
         return taken > 0
 
     def _apply(self, slots: NDArray[Any], start: int, count: int) -> int:
+        if self.mover is not None:
+            # What comes with a shard finds room beyond what requests may fill.
+            np.subtract(self.outbox_forgotten, _OUTBOX, out=self.admitted_from)
         done: int = apply(
             self.books, slots, start, count, self.records, self.pending, self.handed_on, self.outbox, self.marks,
-            self.handed_on_count, self.outbox_head, self.outbox_forgotten,
+            self.handed_on_count, self.outbox_head, self.admitted_from,
         )  # fmt: skip
         return done
 
@@ -265,7 +306,7 @@ class Node:
             moved |= fitted + refused > 0
         return moved
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
         """Makes the open frame as durable as asked; only then may what depends on it leave."""
         count = int(self.marks[JOURNAL])
         began = time.monotonic_ns()
@@ -302,6 +343,18 @@ class Node:
             self.outbox_durable[:] = self.outbox_head
             self.board.acked[self.owned] = self.books.sequence_in[self.owned]
 
+    def seal(self, record: NDArray[np.void]) -> None:
+        """Writes and syncs one record that other nodes will build upon, whatever the durability; nothing else may be open."""
+        if self.durability != Durability.MEMORY:
+            self.row["bytes"] += self.journal.append(record, self.now_ns())
+            self.journal.sync()
+            self.synced_ns = time.monotonic_ns()
+            self.row["synced_bytes"] = self.journal.size
+            self.row["frames"] += 1
+        self.unsynced = False
+        self.outbox_durable[:] = self.outbox_head
+        self.board.acked[self.owned] = self.books.sequence_in[self.owned]
+
     def _snapshot(self) -> None:
         """Forks a copy that writes a snapshot, once there is enough new in the journal and the copy before is done."""
         if self.snapshot_pid and os.waitpid(self.snapshot_pid, os.WNOHANG)[0]:
@@ -322,7 +375,7 @@ class Node:
                 mask = self.outbox.shape[1] - 1
                 unsent = [
                     self.outbox[peer, np.arange(self.outbox_forgotten[peer], self.outbox_head[peer]) & mask]
-                    for peer in range(self.shape.nodes)
+                    for peer in range(len(self.outbox))
                 ]
                 path = snapshot_path(self.folder, self.node)
                 snapshot.write(path, self.node, self.books, unsent, point, self.journal.fileno())
@@ -332,7 +385,7 @@ class Node:
             finally:
                 os._exit(code)
 
-    def _release(self) -> bool:
+    def send_out(self) -> bool:
         """Pushes what is durable: replies to the dispatcher, far legs to peers. What does not fit stays for the next turn."""
         moved = False
         if self.released < self.durable:
@@ -371,6 +424,7 @@ class Node:
             or (self.outbox_forgotten < self.outbox_head).any()
             or any(len(ring) for ring in self.inbound)
             or len(self.guard.aside)
+            or (self.mover is not None and self.mover.busy)
         )
 
     def blocked(self) -> bool:
@@ -455,7 +509,9 @@ class Node:
         parts = []
         for rank in range(self.split.hot):
             for account in parts_of(self.split, rank):
-                if (base := int(self.books.base[account % self.shape.shards])) >= 0:
+                shard = account % self.shape.shards
+                if self.books.place[shard] >= 0:
+                    base = int(self.books.base[shard])
                     available, reserved = self.books.accounts[base + account // self.shape.shards].tolist()
                     merchant = self.split.customers + rank
                     parts.append(
