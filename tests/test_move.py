@@ -448,6 +448,26 @@ def test_what_others_owe_to_a_shard_follows_it(platform: Platform) -> None:
     platform.check()
 
 
+def test_what_was_set_aside_is_booked_or_buried_before_its_shard_leaves(platform: Platform) -> None:
+    # A far leg whose payee is no account: nothing about it will ever be right, and what comes behind it waits.
+    bad = payments(1, 3, near=2, far=0)
+    bad["payee"][1] = SHAPE.shards * 10**6
+    scatter(platform, transactions(300))
+    platform.settle()
+    bad["message"], bad["sequence"] = 1, int(platform.nodes[0].books.sequence_in[0, 2]) + np.arange(1, 4)
+    ring = platform.wiring.peers[2][0]
+    assert ring is not None
+    assert ring.push(bad) == 3
+    platform.turn(0)
+    assert len(platform.nodes[0].guard.aside) == 2
+    platform.order((0, 1))
+    platform.settle()
+    assert platform.board.owners[0] == 1
+    records = platform.records(0)
+    assert [int(r["leg"]) for r in records if r["leg"] in (Leg.DEAD, Custody.MOVE_OUT)] == [Leg.DEAD, Custody.MOVE_OUT]
+    assert int(platform.nodes[1].books.sequence_in[0, 2]) == int(bad["sequence"][2])
+
+
 def test_a_damaged_image_is_never_taken_over(platform: Platform) -> None:
     scatter(platform, transactions(300))
     platform.settle()
