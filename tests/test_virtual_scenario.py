@@ -58,6 +58,10 @@ def test_every_shipped_scenario_has_a_model_for_the_virtual_clock(path: Path) ->
     if any(fault.fault == "poison" for fault in load(path).faults):
         assert "happens on the wall clock only" in _refusal(path, "clock=virtual")
         return
+    backend = load(path).backend
+    if backend.embedded is not None and backend.embedded.rebalance is not None:
+        assert "shards move on the wall clock only" in _refusal(path, "clock=virtual")
+        return
     scenario = load(path, ["clock=virtual"])
     fleet, embedded = scenario.fleet, scenario.backend.embedded
     if scenario.platform is None and embedded is not None:

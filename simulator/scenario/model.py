@@ -231,6 +231,9 @@ class Scenario(Model):
             yield ("backend", "embedded", "shards"), f"{message}; write at most {accounts} shards or more accounts"
         if accounts + merchants >= ACCOUNT_NUMBERS:
             yield ("load", "accounts"), f"accounts and merchants together are at most {ACCOUNT_NUMBERS - 1}"
+        if embedded is not None and embedded.rebalance is not None and self.clock == "virtual":
+            message = "shards move on the wall clock only; write clock: wall, or leave rebalance out"
+            yield ("backend", "embedded", "rebalance"), message
         if embedded is not None and embedded.hot_account is not None:
             split = embedded.hot_account.accounts
             if split > merchants:
