@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from simulator.audit.auditor import audit_run
 from simulator.report.html import render
 from simulator.scenario.model import Scenario
-from simulator.scenario.plan import plan
+from simulator.scenario.plan import plan, render_plan
 from simulator.shard.layout import Board, Custody, Shape
 from simulator.shard.rebalance import RESTS, ByLoad, Order, Rebalancer, choose
 from simulator.shard.worker import Wiring
@@ -195,6 +195,23 @@ def test_a_move_that_cannot_be_made_is_refused_before_the_run(rebalance: object,
 def test_one_node_has_nowhere_to_move_to() -> None:
     with pytest.raises(ValidationError, match="there is only one node"):
         scenario("auto", nodes=1)
+
+
+def test_the_plan_tells_the_moves() -> None:
+    def told(rebalance: object) -> list[str]:
+        read = scenario(rebalance)
+        return [
+            line[14:]
+            for line in render_plan(read, plan(read), {}).splitlines()
+            if " to node " in line or "by load" in line
+        ]
+
+    assert told([move("2s", 1, "node[0]"), move("1s", 0, "node[1]")]) == [
+        "shard 0 to node 1 at 1s", "shard 1 to node 0 at 2s",
+    ]  # fmt: skip
+    assert told("auto")[0].startswith(
+        "by load, when a node has over 1.25 times the mean; looked at every 5s, at most 4"
+    )
 
 
 def test_moves_are_planned_for_on_disk_and_in_memory() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from simulator.scenario.faults import LASTING, SLOW_FACTOR
 from simulator.scenario.model import Scenario
-from simulator.scenario.rebalance import by_load
+from simulator.scenario.rebalance import by_load, describe_moves
 from simulator.scenario.units import NS_PER_S, format_duration, format_money
 
 if TYPE_CHECKING:
@@ -144,6 +144,9 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
     duration_ns = scenario.duration_ns or round(planned.duration_s * NS_PER_S)
     faults = [describe_fault(fault, duration_ns) for fault in scenario.faults]
     rows += [("" if index else "faults", text) for index, text in enumerate(faults)]
+    rebalance = scenario.backend.embedded.rebalance if scenario.backend.embedded is not None else None
+    moves = [] if rebalance is None else describe_moves(rebalance)
+    rows += [("" if index else "rebalance", text) for index, text in enumerate(moves)]
     lines = [f"{label:<14}{text}" for label, text in rows]
     lines += ["", "thresholds"]
     lines += [f"  {threshold.metric:<16}{threshold.expression}" for threshold in planned.thresholds] or ["  none"]

@@ -117,3 +117,14 @@ def problems_in(rebalance: Moves | AutoRebalance | Literal["auto"], duration_ns:
     for index, move in enumerate(rebalance):
         if move.at >= duration_ns:
             yield (index, "at"), f"{format_duration(move.at)} is past the end, {run}; write less"
+
+
+def describe_moves(rebalance: Moves | AutoRebalance | Literal["auto"]) -> list[str]:
+    """Each move in words, in the order of time: `shard 3 to node 1 at 20s`."""
+    figures = by_load(rebalance)
+    if figures is not None:
+        when = f"looked at every {format_duration(figures.every)}, at most {figures.moves} times"
+        return [f"by load, when a node has over {figures.imbalance:g} times the mean; {when}"]
+    assert isinstance(rebalance, tuple)  # noqa: S101  as above
+    ordered = sorted(rebalance, key=lambda move: move.at)
+    return [f"shard {move.shard} to node {move.node} at {format_duration(move.at)}" for move in ordered]
