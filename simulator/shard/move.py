@@ -19,7 +19,7 @@ outlives it) whether it had said so. `tests/test_move.py` crashes every step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulator.ledger.books import Books
-    from simulator.shard.worker import Node
+    from simulator.shard.layout import Board, Shape
+    from simulator.shard.poison import PoisonGuard
+    from simulator.shard.ring import Doorbell, Ring
 
 PARKED_MAX = 8_192  # requests that a node parks for a shard on its way; beyond, they are refused as overflow
 
@@ -83,10 +85,63 @@ def custody_record(leg: Custody, move: Move, peer: int, lsn: int) -> NDArray[np.
     return record
 
 
+class Rings(Protocol):
+    """What a mover needs of a platform's wiring."""
+
+    peers: list[list[Ring | None]]
+    node_bells: list[Doorbell]
+
+
+class Owner(Protocol):
+    """What a mover needs of its node (`simulator.shard.worker.Node`, which says what each is)."""
+
+    node: int
+    shape: Shape
+    board: Board
+    folder: Path
+    durability: Durability
+    books: Books
+    guard: PoisonGuard
+    marks: NDArray[np.int64]
+    pending: NDArray[np.void]
+    handed_on: NDArray[np.void]
+    handed_on_count: NDArray[np.int64]
+    outbox: NDArray[np.void]
+    outbox_head: NDArray[np.int64]
+    outbox_durable: NDArray[np.int64]
+    outbox_sent: NDArray[np.int64]
+    outbox_forgotten: NDArray[np.int64]
+
+    @property
+    def wiring(self) -> Rings:
+        """Rings and bells."""
+        ...
+
+    def now_ns(self) -> int:
+        """The run's clock."""
+        ...
+
+    def owns(self, shards: NDArray[np.int64]) -> None:
+        """From here on these shards are the node's."""
+        ...
+
+    def seal(self, record: NDArray[np.void]) -> None:
+        """Writes and syncs one record by itself. Raises OSError."""
+        ...
+
+    def commit(self) -> None:
+        """Ends the open frame. Raises OSError."""
+        ...
+
+    def send_out(self) -> bool:
+        """Lets go what is durable."""
+        ...
+
+
 class Mover:
     """What a node does for moves; it turns the node's own wheels, and is called once a turn."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Owner) -> None:
         self.node = node
         self.board = node.board
         self.park = node.shape.nodes  # the row of `handed_on` and `outbox` for a shard whose owner is not settled
