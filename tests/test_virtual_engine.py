@@ -1,0 +1,178 @@
+"""The virtual clock's engine against a plain reference, and laws that hold whatever the configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from virtual_reference import Reference
+
+from simulator.balancer.policy import settings_of
+from simulator.engine.virtual.model import compile_unit
+from simulator.engine.virtual.simulation import Simulation
+from simulator.engine.virtual.tally import AREA_NS, SPENT_NS, Count
+from simulator.fault.schedule import Fault, Strike
+from simulator.scenario.client import Client
+from simulator.scenario.fleet import Platform
+from simulator.transaction import TRANSACTION, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from simulator.engine.virtual.model import Setup
+    from simulator.engine.virtual.simulation import Results
+
+SPAN = 100_000  # ns in which the small configurations' transactions arrive
+
+# Deterministic times make many events fall on one instant, which is where an order can be wrong.
+TIMES = st.sampled_from(
+    [
+        {"distribution": "deterministic", "mean": "1us"},
+        {"distribution": "deterministic", "mean": "0s"},
+        {"distribution": "exponential", "mean": "1500ns"},
+        {"distribution": "gamma", "mean": "2us", "shape": 0.5},
+        {"distribution": "lognormal", "mean": "2us"},
+        {"distribution": "pareto", "mean": "1us"},
+    ]
+)
+DELAY = st.sampled_from(["0s", "500ns", "1us"])
+
+
+def _sometimes(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+@st.composite
+def _platforms(draw: st.DrawFn) -> dict[str, Any]:
+    shards: dict[str, Any] = {"count": draw(st.integers(1, 3))}
+    served = draw(st.sampled_from(["", "service", "commit"]))
+    if served == "service":
+        shards["service"] = draw(TIMES)
+    elif served == "commit":
+        shards["commit"] = {"base": "1us", "per_record": draw(st.sampled_from(["0s", "300ns"]))}
+    platform = {
+        "nodes": draw(st.integers(1, 4)), "workers": draw(st.integers(1, 3)), "service": draw(TIMES),
+        "queue": draw(st.sampled_from([0, 1, 3, 1000])),
+        "discipline": draw(st.sampled_from(["fcfs", "lifo", "adaptive_lifo", "priority"])), "adaptive_after": "2us",
+        "network": {"client": draw(DELAY), "shard": draw(DELAY)}, "shards": shards,
+    }  # fmt: skip
+    if draw(st.booleans()):
+        platform["dependency"] = {
+            "share": draw(st.sampled_from([0.3, 1.0])), "latency": draw(TIMES), "limit": draw(st.sampled_from([0, 2])),
+        }  # fmt: skip
+    if draw(st.booleans()):
+        platform["weights"] = [draw(st.sampled_from([1.0, 0.5, 3.0])) for _ in range(platform["nodes"])]
+    return platform
+
+
+@st.composite
+def _clients(draw: st.DrawFn) -> dict[str, Any]:
+    budget = st.sampled_from([None, {"ratio": 0.2, "min_per_s": 0.0, "ttl": "1ms"}, {"ratio": 0.0, "min_per_s": 200.0}])
+    client: dict[str, Any] = {"cancel": draw(st.booleans())}
+    if draw(st.booleans()):
+        client["timeout"] = draw(st.sampled_from(["3us", "10us"]))
+    if draw(st.booleans()):
+        client["deadline"] = draw(st.sampled_from(["10us", "25us"]))
+    if draw(st.booleans()):
+        client["retries"] = {
+            "max": draw(st.integers(1, 4)), "backoff": draw(st.sampled_from(["0s", "1us", "3us"])), "longest": "5us",
+            "jitter": draw(st.sampled_from(["none", "full", "equal"])), "budget": draw(budget),
+            "on": draw(st.sampled_from([["timeout"], ["refused", "error"], ["timeout", "refused", "error"]])),
+        }  # fmt: skip
+    if draw(st.booleans()):
+        client["hedge"] = {
+            "after": draw(st.sampled_from(["1us", "2us"])), "max": draw(st.integers(1, 3)), "budget": draw(budget),
+        }  # fmt: skip
+    return {key: value for key, value in client.items() if value is not None}
+
+
+def _strike(nodes: int) -> st.SearchStrategy[Strike]:
+    def make(at: int, lasts: int, fault: Fault, node: int, factor: float, hangs: bool) -> Strike:  # noqa: FBT001  drawn
+        struck = tuple(range(nodes)) if fault is Fault.POWER_LOSS else (node,)
+        return Strike(at, at + lasts, fault, () if fault is Fault.DEPENDENCY else struck, None, factor, hangs)
+
+    return st.builds(
+        make, st.integers(0, SPAN), st.integers(1, 40_000),
+        st.sampled_from([Fault.KILL, Fault.POWER_LOSS, Fault.PAUSE, Fault.SLOW, Fault.DEPENDENCY]),
+        st.integers(0, nodes - 1), st.sampled_from([2.0, 10.0]), st.booleans(),
+    )  # fmt: skip
+
+
+@st.composite
+def _setups(draw: st.DrawFn) -> Setup:
+    platform = Platform.model_validate(draw(_platforms()))
+    client = Client.model_validate(draw(_clients()))
+    policy = draw(st.sampled_from(["p2c", "p2c_distinct", "random", "round_robin", "jsq", "peak_ewma", "affinity"]))
+    return compile_unit(
+        platform, client, settings_of(policy), seed=draw(st.integers(0, 1000)), balancers=draw(st.integers(1, 2)),
+        strikes=sorted(draw(st.lists(_strike(platform.nodes), max_size=3)), key=lambda s: s.at_ns),
+        in_flight=draw(st.sampled_from([6, 1000])), drain_ns=draw(st.sampled_from([20_000, 10**9])),
+    )  # fmt: skip
+
+
+@st.composite
+def _batches(draw: st.DrawFn) -> NDArray[np.void]:
+    count = draw(st.integers(1, 120))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    batch = np.zeros(count, TRANSACTION)
+    batch["id"] = np.arange(1, count + 1)
+    step = draw(st.sampled_from([1, 500]))  # whole microseconds meet the deterministic times
+    batch["intended_ns"] = np.sort(rng.integers(0, SPAN // step, count)) * step
+    batch["payer"] = rng.integers(0, 50, count)
+    batch["kind"] = rng.integers(1, 6, count)
+    batch["amount_minor"] = rng.integers(1, 1000, count)
+    return batch
+
+
+def _simulate(setup: Setup, batch: NDArray[np.void], cuts: list[int] | None = None, shift: float = 1e6) -> Results:
+    edges = np.array([0, 20_000, 50_000, 2**61], np.int64)
+    simulation = Simulation(setup, edges, events_per_s=shift, traced=len(batch))
+    places = [0, *sorted(cut % (len(batch) + 1) for cut in cuts or []), len(batch)]
+    for start, stop in zip(places, places[1:], strict=False):
+        simulation.step(batch[start:stop])
+    return simulation.finish()
+
+
+NOT_COMPARED = {
+    Count.EVENTS, Count.REGRET, Count.PICKS, Count.INSIDE_MAX, Count.ATTEMPTS_ENDED, Count.ACKNOWLEDGED, Count.ADMISSION,
+    Count.ACKNOWLEDGED_NOT_APPLIED, Count.REFUSED_APPLIED,
+}  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(setup=_setups(), batch=_batches())
+def test_the_engine_does_what_the_plain_reference_does(setup: Setup, batch: NDArray[np.void]) -> None:
+    results = _simulate(setup, batch)
+    reference = Reference(setup, batch)
+    reference.run()
+    found = results.trace
+    for m in batch:
+        row = found[int(m["id"]) - 1]
+        tx = reference.logical.get(int(m["id"]))
+        if tx is None:
+            assert row["status"] == Status.DROPPED
+            continue
+        told = (Status(int(row["status"])), int(row["done_ns"]), int(row["reason"]), int(row["node"]), int(row["attempts"]))
+        assert told == (tx.status, tx.done, int(tx.reason), tx.node, tx.made), (tx.id, tx)
+        assert int(row["wait_ns"]) == tx.wait
+    for which in Count:
+        if which not in NOT_COMPARED:
+            assert results.count(which) == reference.counts[which], which.name
+    assert results.unbalanced() == []
+    assert results.count(Count.ACKNOWLEDGED_NOT_APPLIED) == results.count(Count.REFUSED_APPLIED) == 0
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(setup=_setups(), batch=_batches(), cuts=st.lists(st.integers(0, 10_000), max_size=6), rate=st.sampled_from([1.0, 1e5, 1e9]))
+def test_neither_blocks_nor_bucket_widths_change_the_result(
+    setup: Setup, batch: NDArray[np.void], cuts: list[int], rate: float
+) -> None:
+    whole, cut = _simulate(setup, batch), _simulate(setup, batch, cuts, rate)
+    assert (whole.trace == cut.trace).all()
+    assert (whole.virtual.counts == cut.virtual.counts).all()
+    assert (whole.virtual.ended == cut.virtual.ended).all()
+    assert (whole.virtual.node_busy_ns == cut.virtual.node_busy_ns).all()
+    assert (whole.virtual.digests == cut.virtual.digests).all()
