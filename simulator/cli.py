@@ -216,6 +216,31 @@ def shards(
     return Exit.OK
 
 
+@_bench
+def virtual(
+    rounds: Annotated[
+        int | None, typer.Option(metavar="R", min=1, max=99, help="Measure R times and take medians (3; quick: 1).")
+    ] = None,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A look, not a measurement: short runs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> int:
+    """Measure the virtual clock on one core: two choices, the full model, cost over nodes, ratio to SimPy and Ciw."""
+    from simulator.bench import virtual as bench  # noqa: PLC0415  heavy
+    from simulator.bench.table import progress  # noqa: PLC0415  heavy
+
+    asked = bench.settings(quick=quick, rounds=rounds)
+    with progress(asked.steps()) as step:
+        results = bench.measure(asked, step, Path.cwd())
+    if as_json:
+        import json  # noqa: PLC0415  one verb's
+
+        typer.echo(json.dumps(results.as_json(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        typer.echo(bench.render(results))
+    return Exit.OK
+
+
 def _print_version(asked: bool) -> None:  # noqa: FBT001  typer's callback signature
     if asked:
         typer.echo(f"sim {__version__}")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from virtual_reference import Reference
 
 from simulator.balancer.policy import settings_of
+from simulator.engine.virtual.fast import suits
 from simulator.engine.virtual.model import compile_unit
 from simulator.engine.virtual.simulation import Simulation
-from simulator.engine.virtual.tally import AREA_NS, SPENT_NS, Count
+from simulator.engine.virtual.tally import Count
 from simulator.fault.schedule import Fault, Strike
 from simulator.scenario.client import Client
 from simulator.scenario.fleet import Platform
@@ -47,14 +48,15 @@ def _sometimes(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 @st.composite
 def _platforms(draw: st.DrawFn) -> dict[str, Any]:
+    nodes = draw(st.integers(1, 4))
     shards: dict[str, Any] = {"count": draw(st.integers(1, 3))}
     served = draw(st.sampled_from(["", "service", "commit"]))
     if served == "service":
         shards["service"] = draw(TIMES)
     elif served == "commit":
         shards["commit"] = {"base": "1us", "per_record": draw(st.sampled_from(["0s", "300ns"]))}
-    platform = {
-        "nodes": draw(st.integers(1, 4)), "workers": draw(st.integers(1, 3)), "service": draw(TIMES),
+    platform: dict[str, Any] = {
+        "nodes": nodes, "workers": draw(st.integers(1, 3)), "service": draw(TIMES),
         "queue": draw(st.sampled_from([0, 1, 3, 1000])),
         "discipline": draw(st.sampled_from(["fcfs", "lifo", "adaptive_lifo", "priority"])), "adaptive_after": "2us",
         "network": {"client": draw(DELAY), "shard": draw(DELAY)}, "shards": shards,
@@ -64,7 +66,7 @@ def _platforms(draw: st.DrawFn) -> dict[str, Any]:
             "share": draw(st.sampled_from([0.3, 1.0])), "latency": draw(TIMES), "limit": draw(st.sampled_from([0, 2])),
         }  # fmt: skip
     if draw(st.booleans()):
-        platform["weights"] = [draw(st.sampled_from([1.0, 0.5, 3.0])) for _ in range(platform["nodes"])]
+        platform["weights"] = [draw(st.sampled_from([1.0, 0.5, 3.0])) for _ in range(nodes)]
     return platform
 
 
@@ -127,11 +129,13 @@ def _batches(draw: st.DrawFn) -> NDArray[np.void]:
     return batch
 
 
-def _simulate(setup: Setup, batch: NDArray[np.void], cuts: list[int] | None = None, shift: float = 1e6) -> Results:
+def _simulate(
+    setup: Setup, batch: NDArray[np.void], cuts: list[int] | None = None, shift: float = 1e6, *, simple: bool = False
+) -> Results:
     edges = np.array([0, 20_000, 50_000, 2**61], np.int64)
-    simulation = Simulation(setup, edges, events_per_s=shift, traced=len(batch))
+    simulation = Simulation(setup, edges, events_per_s=shift, traced=len(batch), simple=simple)
     places = [0, *sorted(cut % (len(batch) + 1) for cut in cuts or []), len(batch)]
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in pairwise(places):
         simulation.step(batch[start:stop])
     return simulation.finish()
 
@@ -155,7 +159,13 @@ def test_the_engine_does_what_the_plain_reference_does(setup: Setup, batch: NDAr
         if tx is None:
             assert row["status"] == Status.DROPPED
             continue
-        told = (Status(int(row["status"])), int(row["done_ns"]), int(row["reason"]), int(row["node"]), int(row["attempts"]))
+        told = (
+            Status(int(row["status"])),
+            int(row["done_ns"]),
+            int(row["reason"]),
+            int(row["node"]),
+            int(row["attempts"]),
+        )
         assert told == (tx.status, tx.done, int(tx.reason), tx.node, tx.made), (tx.id, tx)
         assert int(row["wait_ns"]) == tx.wait
     for which in Count:
@@ -166,7 +176,12 @@ def test_the_engine_does_what_the_plain_reference_does(setup: Setup, batch: NDAr
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(setup=_setups(), batch=_batches(), cuts=st.lists(st.integers(0, 10_000), max_size=6), rate=st.sampled_from([1.0, 1e5, 1e9]))
+@given(
+    setup=_setups(),
+    batch=_batches(),
+    cuts=st.lists(st.integers(0, 10_000), max_size=6),
+    rate=st.sampled_from([1.0, 1e5, 1e9]),
+)
 def test_neither_blocks_nor_bucket_widths_change_the_result(
     setup: Setup, batch: NDArray[np.void], cuts: list[int], rate: float
 ) -> None:
@@ -176,3 +191,53 @@ def test_neither_blocks_nor_bucket_widths_change_the_result(
     assert (whole.virtual.ended == cut.virtual.ended).all()
     assert (whole.virtual.node_busy_ns == cut.virtual.node_busy_ns).all()
     assert (whole.virtual.digests == cut.virtual.digests).all()
+
+
+def _arrays(fields: tuple[Any, ...]) -> list[NDArray[np.int64]]:
+    return cast("list[NDArray[np.int64]]", list(fields))
+
+
+@st.composite
+def _simple(draw: st.DrawFn) -> Setup:
+    nodes = draw(st.integers(1, 5))
+    platform = Platform.model_validate(
+        {
+            "nodes": nodes, "workers": draw(st.integers(1, 4)), "service": draw(TIMES),
+            "queue": draw(st.sampled_from([0, 2, 1000])), "shards": {"count": draw(st.integers(1, 3))},
+            "weights": draw(st.sampled_from([[], [0.5] * nodes])),
+        }
+    )  # fmt: skip
+    policy = draw(st.sampled_from(["p2c", "p2c_distinct", "random", "round_robin", "jsq", "affinity"]))
+    return compile_unit(
+        platform, Client(), settings_of(policy, circuit_node=draw(st.sampled_from([0, 3]))), seed=draw(st.integers(0, 1000)),
+        balancers=draw(st.integers(1, 3)), in_flight=draw(st.sampled_from([6, 1000])),
+        drain_ns=draw(st.sampled_from([0, 5_000, 10**9])),
+    )  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    setup=_simple(),
+    batch=_batches(),
+    cuts=st.lists(st.integers(0, 10_000), max_size=3),
+    rate=st.sampled_from([1e5, 1e12]),
+)
+def test_the_fast_path_gives_what_the_general_engine_gives(
+    setup: Setup, batch: NDArray[np.void], cuts: list[int], rate: float
+) -> None:
+    assert suits(setup)
+    general, fast = _simulate(setup, batch), _simulate(setup, batch, cuts, rate, simple=True)
+    assert (general.trace == fast.trace).all()
+    for name, one, other in zip(general.virtual._fields, *map(_arrays, (general.virtual, fast.virtual)), strict=True):
+        if name == "counts":
+            for which in set(Count) - {Count.EVENTS, Count.ATTEMPTS_ENDED, Count.INSIDE_MAX}:
+                assert one[which] == other[which], which.name
+        elif name == "little":
+            assert (one[:, :4] == other[:, :4]).all()
+        else:
+            assert (one == other).all(), name
+    for ours, theirs in zip(_arrays(general.tallies()), _arrays(fast.tallies()), strict=True):
+        assert (ours == theirs).all()
+    assert (general.measured.response.total().counts == fast.measured.response.total().counts).all()
+    assert general.ended_ns == fast.ended_ns
+    assert fast.unbalanced() == []

@@ -117,7 +117,7 @@ class Reference:
 
     # ---- time ----
 
-    def at(self, time: int, order: int, what: Callable[..., None], *arguments: Any) -> list[Any]:
+    def at(self, time: int, order: int, what: Callable[..., None], *arguments: Any) -> list[Any]:  # noqa: ANN401  any event's
         self.seq += 1
         entry = [what, arguments]
         heapq.heappush(self.heap, (time, order, self.seq, entry))
@@ -453,7 +453,7 @@ class Reference:
 
     # ---- faults ----
 
-    def fault(self, what: int, n: int, value: float) -> None:
+    def fault(self, what: int, n: int, value: float) -> None:  # noqa: C901  one case for each
         match Faults(what):
             case Faults.DIES:
                 self.nodes[n].down += 1

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from simulator.scenario.model import Scenario
 
 
-def build_workload(scenario: Scenario) -> Workload:
-    """Who pays whom how much in this scenario."""
+def build_workload(scenario: Scenario, *, payees: bool = True) -> Workload:
+    """Who pays whom how much in this scenario; see `Workload` for `payees`."""
     load = scenario.load
     return Workload(
         Parties(load.accounts, load.merchants.count, load.merchants.zipf),
@@ -28,13 +28,14 @@ def build_workload(scenario: Scenario) -> Workload:
             void_share=load.follow_up.void_share,
         ),
         scenario.seed,
+        payees=payees,
     )
 
 
-def build_source(scenario: Scenario) -> Source:
+def build_source(scenario: Scenario, *, payees: bool = True) -> Source:
     """The transactions of one run of this scenario, in order.
 
     Raises:
         ScenarioError: if the rate is a trace that cannot be read.
     """
-    return Source(build_arrivals(scenario), build_workload(scenario))
+    return Source(build_arrivals(scenario), build_workload(scenario, payees=payees))

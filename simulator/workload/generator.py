@@ -55,15 +55,25 @@ class Workload:
         mix: which kinds, and when follow-ups come.
         seed: of the run.
         ring: how many refund candidates, and how many open holds, are remembered; a power of two.
+        payees: whether every transaction's payee is wanted. Without, only those are drawn that follow-ups may need, and the
+            others are 0: the look-up in a large table is a third of what a transaction costs. All else is the same.
     """
 
-    def __init__(self, parties: Parties, ticket: Ticket, mix: Mix, seed: int, ring: int = RING) -> None:
+    def __init__(
+        self, parties: Parties, ticket: Ticket, mix: Mix, seed: int, ring: int = RING, *, payees: bool = True
+    ) -> None:  # fmt: skip
         self._parties = parties
         self._ticket = ticket
         self._table = zipf_table(parties.merchants, parties.zipf)
         self._ticket_key = stream_key(seed, Stream.TICKET)
         self._payer_key = stream_key(seed, Stream.PAYER)
         self._payee_key = stream_key(seed, Stream.PAYEE)
+        self._follow_ups = (stream_key(seed, Stream.KIND), stream_key(seed, Stream.FOLLOW_UP))
+        # Below these a transaction may be remembered, and its payee is needed later.
+        self._remembered = (
+            2.0 if payees else (mix.refund + mix.authorize) / mix.total if mix.authorize else 0.0,
+            mix.take_share if mix.refund else 0.0,
+        )
         self._life_cycle = LifeCycle(mix, stream_key(seed, Stream.KIND), stream_key(seed, Stream.FOLLOW_UP), ring)
 
     @property
@@ -93,6 +103,8 @@ class Workload:
             ticket.sigma,
             parties.customers,
             self._table,
+            *self._follow_ups,
+            *self._remembered,
         )
         if recorded is not None:
             for field, values in recorded.fields():
@@ -113,6 +125,10 @@ def _draw(
     sigma: float,
     customers: int,
     table: AliasTable,
+    kind_key: np.uint64,
+    follow_up_key: np.uint64,
+    kind_below: float,
+    taken_below: float,
 ) -> None:
     for k in range(batch.size):
         number = np.int64(batch[k]["id"]) - 1
@@ -122,4 +138,9 @@ def _draw(
             batch[k]["amount_minor"] = mean_minor
         # u < 1, and u · n rounded to a float64 stays below n for every n up to 2^32 (u is an odd multiple of 2^-53).
         batch[k]["payer"] = np.int64(uniform(payer_key, number) * customers)
-        batch[k]["payee"] = customers + pick(table, uniform(payee_key, number))
+        if (
+            kind_below > 1.0
+            or (kind_below > 0.0 and uniform(kind_key, number) < kind_below)
+            or (taken_below > 0.0 and uniform(follow_up_key, number) < taken_below)
+        ):
+            batch[k]["payee"] = customers + pick(table, uniform(payee_key, number))

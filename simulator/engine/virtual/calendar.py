@@ -7,9 +7,9 @@ The bucket that time has come to is emptied into a small binary heap (`near`), f
 events are taken; what is scheduled into it later is pushed there. What lies beyond the wheel's last bucket waits in another
 heap (`far`) and moves to the wheel when its bucket comes within reach.
 
-Invariants: near holds exactly the buckets ≤ `current`; the wheel those in (current, current + BUCKETS); far the rest. So near's
+Invariants: near holds exactly the buckets ≤ `current`; the wheel those in (current, current + buckets); far the rest. So near's
 top is the next event, and the order is exact whatever the width; the width only decides what it costs. It doubles when
-buckets are mostly empty and halves when they are crowded, which is looked at every `_LOOK` buckets.
+buckets are mostly empty and is cut when they are crowded, which is looked at every `_LOOK` buckets.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from simulator.kernel import fused, inlined, int64, kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BUCKETS = 8_192  # 32 KiB of list heads
-_MASK = BUCKETS - 1
-_WORDS = BUCKETS // 64
+LEAST_BUCKETS, MOST_BUCKETS = 8_192, 131_072  # 32 and 512 KiB of list heads
 _LOOK = 1_024
 _CROWDED, _SPARSE = 4.0, 1.25  # events a bucket that was not empty
 _WIDEST, _NARROWEST = 40, 2  # shifts: a bucket of 18 minutes, of 4 ns
@@ -40,22 +38,26 @@ CURRENT, SHIFT, IN_WHEEL, IN_NEAR, IN_FAR, OPENED, DRAINED, SKIPPED = range(8)
 class Calendar(NamedTuple):
     """Events of attempts; at most one each."""
 
-    heads: NDArray[np.int32]  # (BUCKETS,)
-    filled: NDArray[np.uint64]  # (BUCKETS / 64,) a bit for each bucket that is not empty
+    heads: NDArray[np.int32]  # (buckets,), a power of two
+    filled: NDArray[np.uint64]  # (buckets / 64,) a bit for each bucket that is not empty
     near: NDArray[np.void]  # (A,) ENTRY, a binary heap
     far: NDArray[np.void]  # (A,) ENTRY, a binary heap
     at: NDArray[np.int64]  # (8,) see above
 
 
-def open_calendar(attempts: int, events_per_s: float) -> Calendar:
-    """An empty calendar for at most `attempts` events at once, its width chosen for about one event a bucket."""
+def open_calendar(attempts: int, events_per_s: float, servers: int = 1) -> Calendar:
+    """An empty calendar for at most `attempts` events at once, its width chosen for about one event a bucket.
+
+    With one event a bucket the wheel must be as long as what is under way is numerous, which is some times the servers.
+    """
+    buckets = min(max(1 << (8 * servers - 1).bit_length(), LEAST_BUCKETS), MOST_BUCKETS)
     at = np.zeros(8, np.int64)
     gap = 1e9 / max(events_per_s, 1e-3)
     at[SHIFT] = min(max(int(np.log2(max(gap, 1.0))), _NARROWEST), _WIDEST)
     at[CURRENT] = -1
     return Calendar(
-        heads=np.full(BUCKETS, NONE, np.int32),
-        filled=np.zeros(_WORDS, np.uint64),
+        heads=np.full(buckets, NONE, np.int32),
+        filled=np.zeros(buckets // 64, np.uint64),
         near=np.zeros(attempts + 1, ENTRY),
         far=np.zeros(attempts + 1, ENTRY),
         at=at,
@@ -112,7 +114,7 @@ def heap_remove(heap: NDArray[np.void], size: int, i: int) -> None:
 
 @inlined
 def _link(calendar: Calendar, attempts: NDArray[np.void], a: int, bucket: int) -> None:
-    place = bucket & _MASK
+    place = bucket & (calendar.heads.shape[0] - 1)
     attempts[a]["next"] = calendar.heads[place]
     calendar.heads[place] = a
     calendar.filled[place >> 6] |= np.uint64(1) << np.uint64(place & 63)
@@ -127,7 +129,8 @@ def add(calendar: Calendar, attempts: NDArray[np.void], a: int) -> None:
     if bucket <= at[CURRENT]:
         heap_push(calendar.near, at[IN_NEAR], attempts[a]["time_ns"], attempts[a]["seq"], a)
         at[IN_NEAR] += 1
-    elif bucket < at[CURRENT] + BUCKETS:
+        at[DRAINED] += 1
+    elif bucket < at[CURRENT] + calendar.heads.shape[0]:
         _link(calendar, attempts, a, bucket)
     else:
         heap_push(calendar.far, at[IN_FAR], attempts[a]["time_ns"], attempts[a]["seq"], a)
@@ -135,7 +138,7 @@ def add(calendar: Calendar, attempts: NDArray[np.void], a: int) -> None:
 
 
 @fused
-def _trailing_zeros(word: np.uint64) -> int:
+def trailing_zeros(word: np.uint64) -> int:
     """The number of the lowest bit that is set; `word` is not 0."""
     low = word & (~word + np.uint64(1))
     n = 0
@@ -159,7 +162,7 @@ def _rescale(calendar: Calendar, attempts: NDArray[np.void], shift: int) -> None
     """Gives the wheel another width, between two buckets; near is empty."""
     at = calendar.at
     moved = NONE
-    for place in range(BUCKETS):
+    for place in range(calendar.heads.shape[0]):
         a = calendar.heads[place]
         calendar.heads[place] = NONE
         while a != NONE:
@@ -167,7 +170,7 @@ def _rescale(calendar: Calendar, attempts: NDArray[np.void], shift: int) -> None
             attempts[a]["next"] = moved
             moved = a
             a = following
-    for word in range(_WORDS):
+    for word in range(calendar.filled.shape[0]):
         calendar.filled[word] = np.uint64(0)
     at[IN_WHEEL] = 0
     # The end of the current bucket, in the new width: buckets up to it stay closed, which near may hold at any width.
@@ -185,11 +188,30 @@ def _rescale(calendar: Calendar, attempts: NDArray[np.void], shift: int) -> None
 def _reach(calendar: Calendar, attempts: NDArray[np.void]) -> None:
     """Moves what has come within reach from far to the wheel."""
     at = calendar.at
-    while at[IN_FAR] > 0 and calendar.far[0]["time_ns"] >> at[SHIFT] < at[CURRENT] + BUCKETS:
+    while at[IN_FAR] > 0 and calendar.far[0]["time_ns"] >> at[SHIFT] < at[CURRENT] + calendar.heads.shape[0]:
         a = int64(calendar.far[0]["row"])
         heap_pop(calendar.far, at[IN_FAR])
         at[IN_FAR] -= 1
         add(calendar, attempts, a)
+
+
+@kernel
+def _adapt(calendar: Calendar, attempts: NDArray[np.void]) -> None:
+    """Looks back on the last buckets and gives the wheel a better width; near is empty, and stays so."""
+    at = calendar.at
+    crowd = at[DRAINED] / at[OPENED]
+    sparse = at[SKIPPED] > 8 * at[OPENED] and crowd < _SPARSE
+    shift = at[SHIFT]
+    at[OPENED] = 0
+    at[DRAINED] = 0
+    at[SKIPPED] = 0
+    if crowd > _CROWDED and shift > _NARROWEST:
+        while crowd > 2.0 and shift > _NARROWEST:  # noqa: PLR2004  halved until about one is left
+            crowd *= 0.5
+            shift -= 1
+        _rescale(calendar, attempts, shift)
+    elif sparse and shift < _WIDEST:
+        _rescale(calendar, attempts, shift + 1)
 
 
 @kernel
@@ -198,31 +220,21 @@ def open_next(calendar: Calendar, attempts: NDArray[np.void]) -> bool:
     at = calendar.at
     if at[IN_WHEEL] + at[IN_FAR] == 0:
         return False
-    if at[OPENED] >= _LOOK:
-        crowd = at[DRAINED] / at[OPENED]
-        shift = at[SHIFT]
-        sparse = at[SKIPPED] > 8 * at[OPENED] and crowd < _SPARSE
-        at[OPENED] = 0
-        at[DRAINED] = 0
-        at[SKIPPED] = 0
-        if crowd > _CROWDED and shift > _NARROWEST:
-            _rescale(calendar, attempts, shift - 1)
-        elif sparse and shift < _WIDEST:
-            _rescale(calendar, attempts, shift + 1)
-        if at[IN_NEAR] > 0:
-            return True
+    if at[OPENED] >= _LOOK or (at[OPENED] > 0 and at[DRAINED] >= 16 * _LOOK):
+        _adapt(calendar, attempts)
     if at[IN_WHEEL] == 0:
         at[CURRENT] = calendar.far[0]["time_ns"] >> at[SHIFT]
         _reach(calendar, attempts)  # at least the first goes into near
         return True
-    start = (at[CURRENT] + 1) & _MASK
+    mask = calendar.heads.shape[0] - 1
+    start = (at[CURRENT] + 1) & mask
     word = start >> 6
     found = calendar.filled[word] & (~np.uint64(0) << np.uint64(start & 63))
     while found == np.uint64(0):
-        word = (word + 1) & (_WORDS - 1)
+        word = (word + 1) & (mask >> 6)
         found = calendar.filled[word]
-    place = (word << 6) + _trailing_zeros(found)
-    steps = (place - start) & _MASK
+    place = (word << 6) + trailing_zeros(found)
+    steps = (place - start) & mask
     at[SKIPPED] += steps
     at[CURRENT] += 1 + steps
     a = int64(calendar.heads[place])
@@ -256,8 +268,8 @@ def remove(calendar: Calendar, attempts: NDArray[np.void], a: int) -> None:
     """Takes back the event of attempt a, which is scheduled. Searches its bucket or heap: for faults, which are rare."""
     at = calendar.at
     bucket = attempts[a]["time_ns"] >> at[SHIFT]
-    if at[CURRENT] < bucket < at[CURRENT] + BUCKETS:
-        place = bucket & _MASK
+    if at[CURRENT] < bucket < at[CURRENT] + calendar.heads.shape[0]:
+        place = bucket & (calendar.heads.shape[0] - 1)
         other = int64(calendar.heads[place])
         if other == a:
             calendar.heads[place] = attempts[a]["next"]

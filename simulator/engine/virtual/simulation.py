@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.balancer.policy import open_fleet
-from simulator.engine.virtual import general
+from simulator.engine.virtual import fast, general
 from simulator.engine.virtual.calendar import ENTRY, open_calendar
 from simulator.engine.virtual.model import CLASSES, Setup, compile_scenario
 from simulator.engine.virtual.records import NEVER_NS, NODE, NONE, SHARD, TRACE, open_pool
@@ -141,7 +141,8 @@ class Simulation:
     """One unit's state, advanced by blocks of transactions."""
 
     def __init__(
-        self, setup: Setup, grid_ns: NDArray[np.int64], *, events_per_s: float = 100_000.0, traced: int = 0
+        self, setup: Setup, grid_ns: NDArray[np.int64], *, events_per_s: float = 100_000.0, traced: int = 0,
+        simple: bool | None = None,
     ) -> None:  # fmt: skip
         """Prepares a run.
 
@@ -150,6 +151,7 @@ class Simulation:
             grid_ns: edges of the windows to count in.
             events_per_s: a guess, for the calendar's first width; a wrong one costs a little time and changes nothing.
             traced: of so many transactions (ids 1 … traced), say what became of each.
+            simple: whether to take the fast path; None: where it suits. The result is the same.
 
         Raises:
             ValueError: there are more windows than a record has room for.
@@ -166,10 +168,17 @@ class Simulation:
         self._fleet = open_fleet(
             setup.settings, model.nodes, model.balancers, weights=setup.weights, seed=setup.seed
         )  # fmt: skip
-        self._pool = open_pool(setup.in_flight, setup.attempt_rows)
-        self._calendar = open_calendar(setup.attempt_rows, events_per_s)
+        self.simple = fast.suits(setup) if simple is None else simple
+        rows = (1, 1) if self.simple else (setup.in_flight, setup.attempt_rows)
+        self._pool = open_pool(*rows)
+        self._calendar = open_calendar(
+            setup.in_flight if self.simple else setup.attempt_rows, events_per_s, model.nodes * model.workers
+        )  # fmt: skip
+        self._answers = fast.open_answers(setup) if self.simple else None
         self._nodes = np.zeros(model.nodes, NODE)
         self._nodes["head"] = self._nodes["tail"] = NONE
+        if self.simple:
+            self._nodes["head"] = 0  # see fast.flush
         self._nodes["slowness"] = 1.0 / setup.speed
         self._down = np.zeros(model.nodes, np.int64)
         self._classes = np.full((model.nodes, CLASSES, 2), NONE, np.int32)
@@ -193,11 +202,13 @@ class Simulation:
     @property
     def settled(self) -> int:
         """How many transactions have ended."""
-        return int(self._virtual.counts[Count.SETTLED]) + int(self._virtual.dropped.sum())
+        return int(self._virtual.counts[Count.OFFERED]) - self.inside
 
     @property
     def inside(self) -> int:
         """How many are in flight."""
+        if self._answers is not None:
+            return len(self._answers.rows) - int(self._answers.left[0])
         return len(self._pool.live) - int(self._pool.free[1])
 
     def step(self, batch: NDArray[Any]) -> None:
@@ -209,26 +220,42 @@ class Simulation:
     def _run(self, batch: NDArray[Any], *, last: bool, end_ns: int) -> None:
         position = 0
         while True:
-            position = general.run(
+            if self._answers is not None:
+                position = fast.run(
+                    batch, position, len(batch), int(last), end_ns, self._setup.model, self._answers, self._calendar,
+                    self._nodes, self._shards, self._ctl, self._setup.settings, self._fleet, self._edges, self._virtual,
+                    self._windows.dense, self._windows.slots, self._trace,
+                )  # fmt: skip
+            else:
+                position = self._run_general(batch, position, last=last, end_ns=end_ns)
+            if self._ctl[general.NEED] < 0:
+                return
+            self._windows.admit(int(self._ctl[general.NEED]))
+
+    def _run_general(self, batch: NDArray[Any], position: int, *, last: bool, end_ns: int) -> int:
+        return int(
+            general.run(
                 batch, position, len(batch), int(last), end_ns, self._setup.model, self._pool, self._calendar, self._nodes,
                 self._down, self._classes, self._shards, self._struck, self._ctl, self._budgets, self._setup.speed,
                 self._setup.settings, self._fleet, self._edges, self._virtual, self._windows.dense, self._windows.slots,
                 self._trace,
-            )  # fmt: skip
-            if self._ctl[general.NEED] < 0:
-                return
-            self._windows.admit(int(self._ctl[general.NEED]))
+            )
+        )  # fmt: skip
 
     def finish(self) -> Results:
         """Runs until nothing is left, or `drain_ns` after the last arrival; what is then inside ends in doubt."""
         end_ns = self._last_ns + self._setup.drain_ns
         self._run(np.zeros(0, TRANSACTION), last=True, end_ns=end_ns)
-        left = self.inside
-        ended_ns = end_ns if left else self.now_ns
-        general.give_up(
-            self._setup.model, self._pool, self._nodes, self._shards, self._ctl, self._edges, self._virtual,
-            self._windows.dense, self._windows.slots, self._trace, ended_ns,
-        )  # fmt: skip
+        if self._answers is not None:
+            ended_ns = end_ns if self.inside else max(int(self._virtual.settled_ns[0]), self.now_ns)
+            fast.give_up(self._answers, self._nodes, self._edges, self._virtual, self._trace, self._ctl, ended_ns)
+            fast.complete(self._virtual)
+        else:
+            ended_ns = end_ns if self.inside else self.now_ns
+            general.give_up(
+                self._setup.model, self._pool, self._nodes, self._shards, self._ctl, self._edges, self._virtual,
+                self._windows.dense, self._windows.slots, self._trace, ended_ns,
+            )  # fmt: skip
         response = self._windows.finish()
         return Results(
             setup=self._setup, edges=self._edges, virtual=self._virtual,
@@ -272,7 +299,7 @@ def simulate(
     if grid_ns is None:
         grid_ns = peak_grid(int(rate.duration_s * 1e9), setup.drain_ns, int(peak_s * 1e9))
     simulation = Simulation(setup, grid_ns, events_per_s=4.0 * peak_per_s / scenario.fleet.units, traced=traced)
-    transactions = source if source is not None else build_source(scenario)
+    transactions = source if source is not None else build_source(scenario, payees=False)
     block = np.zeros(BLOCK, TRANSACTION)
     units = scenario.fleet.units
     while count := transactions.fill(block):
