@@ -20,11 +20,14 @@ from simulator.audit.credit_lag import CreditLagSampler
 from simulator.audit.history import history_path
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.dispatcher import Dispatcher
+from simulator.engine.units import PROGRESS, simulate_units
+from simulator.engine.virtual import general
 from simulator.ledger import post
 from simulator.ledger.flaws import threshold_of
-from simulator.measure.grid import seconds_grid
+from simulator.measure.grid import peak_grid, seconds_grid
 from simulator.measure.recorder import Recorder, open_tallies
 from simulator.scenario.balancing import Balancer
+from simulator.scenario.model import Scenario
 from simulator.shard.layout import Board, Durability, NodeState, Shape
 from simulator.shard.poison import PoisonRules
 from simulator.shard.rebalance import Order, Rebalancer
@@ -44,8 +47,12 @@ _TRANSACTIONS = 256
 
 def is_cold() -> bool:
     """Whether kernels must be compiled first: the largest one is not in the cache, or older than its source."""
-    source = Path(post.__file__)
-    cache = list((source.parent / "__pycache__").glob("post.apply-*.nbi"))
+    return _is_cold(post.__file__, "post.apply")
+
+
+def _is_cold(file: str, kernel: str) -> bool:
+    source = Path(file)
+    cache = list((source.parent / "__pycache__").glob(f"{kernel}-*.nbi"))
     return not any(entry.stat().st_mtime >= source.stat().st_mtime for entry in cache)
 
 
@@ -58,6 +65,26 @@ def warm(say: Callable[[str], None] | None) -> None:
         child = process.start("compiler", _in_a_temporary_folder)
         child.join()
     _in_a_temporary_folder()
+
+
+def warm_virtual(say: Callable[[str], None] | None) -> None:
+    """The same for the kernels of the virtual clock."""
+    if _is_cold(general.__file__, "general.run"):
+        if say is not None:
+            say("compiling kernels into a cache (once; a minute or two on one core) …")
+        process.start("compiler", _tiny_simulation).join()
+    _tiny_simulation()
+
+
+def _tiny_simulation() -> None:
+    scenario = Scenario.from_data(
+        {
+            "name": "warm", "clock": "virtual", "duration": "100ms", "load": {"rate": "1000/s", "accounts": 100},
+            "platform": {"nodes": 2, "units": 2, "shards": {"count": 2}},
+        }
+    )  # fmt: skip
+    grid_ns = peak_grid(100_000_000, scenario.dispatcher.drain, 0)
+    simulate_units(scenario, [0, 1], grid_ns, np.zeros(PROGRESS, np.int64), lambda: 2**62)
 
 
 def _in_a_temporary_folder() -> None:

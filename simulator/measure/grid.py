@@ -93,14 +93,21 @@ def windows_until(edges: Edges, time_ns: int) -> int:
 
 
 def per_second(edges: Edges, counts: NDArray[np.int64], windows: int) -> NDArray[np.float64]:
-    """Rates per second of the first `windows` windows, those shorter than a second joined until they make one.
+    """The rates of `rates_and_lengths`."""
+    return rates_and_lengths(edges, counts, windows)[0]
+
+
+def rates_and_lengths(
+    edges: Edges, counts: NDArray[np.int64], windows: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rates per second of the first `windows` windows, those shorter than a second joined until they make one; and lengths (s).
 
     What is called the busiest or the worst second is then the same on every grid. Windows left over at the end that do not
     make a second are no second and are left out; of a run that has none, all together make the one rate.
     """
     windows = min(windows, len(edges) - 1)
     if windows <= 0:
-        return np.zeros(0)
+        return np.zeros(0), np.zeros(0)
     firsts = []
     at = 0
     while at < windows:
@@ -110,6 +117,5 @@ def per_second(edges: Edges, counts: NDArray[np.int64], windows: int) -> NDArray
     if edges[stops[-1]] - edges[firsts[-1]] < NS_PER_S and len(firsts) > 1:
         firsts, stops = firsts[:-1], stops[:-1]
     sums = np.array([int(counts[a:b].sum()) for a, b in zip(firsts, stops, strict=True)])
-    lengths = np.array([edges[b] - edges[a] for a, b in zip(firsts, stops, strict=True)])
-    rates: NDArray[np.float64] = sums / (lengths / NS_PER_S)
-    return rates
+    lengths = np.array([edges[b] - edges[a] for a, b in zip(firsts, stops, strict=True)]) / NS_PER_S
+    return sums / lengths, lengths

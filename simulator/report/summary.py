@@ -60,6 +60,8 @@ class Results:
     failure: str | None = None  # what stopped the platform, if it did
     popular: Popular = Popular(NO_HOT_KEYS)  # noqa: RUF009  frozen
     credit_lag: CreditLag | None = None  # None: nobody kept a journal
+    node_times: list[dict[str, float | None]] | None = None  # of each node, where `measured` is not by node
+    extra: dict[str, Any] = field(default_factory=dict)  # keys that only runs on this clock have
 
 
 def counts_of(by_status: Any) -> dict[str, int]:  # noqa: ANN401  a row of int64 by status; column PENDING holds offered
@@ -220,7 +222,9 @@ def summarise(results: Results) -> dict[str, Any]:
                 "sent": int(load[node]),
                 "share": round(float(evenness.share[node]), 6) if evenness else None,
                 "in_flight_max": int(tallies.in_flight_max[node]),
-                "response_time_ms": times_ms(results.measured.response.by_node(node)),
+                "response_time_ms": results.node_times[node]
+                if results.node_times is not None
+                else times_ms(results.measured.response.by_node(node)),
                 **(results.node_details[node] if results.node_details else {}),
             }
             for node in range(len(load))
@@ -266,6 +270,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "journal": results.journal,
         "dead_letters": results.dead_letters,
         "resources": results.resources,
+        **results.extra,
     }
 
 

@@ -35,6 +35,16 @@ _DRAIN_TOLD_S = 0.5  # a shorter one is a hiccup, and the report has it
 _NODES_LISTED = 8  # in the summary; beyond, their range says more
 _STYLES = {"pass": "bold green", "fail": "bold red", "invalid": "bold yellow"}
 
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a simulation goes, in real time."""
+
+    real_s: float  # since it began
+    per_s: float  # transactions
+    left_s: float | None  # at this pace; None: too early to tell
+
+
 Phase = Literal["starting", "running", "draining", "auditing", "reporting"]
 
 
@@ -53,6 +63,7 @@ class Snapshot:
     response_ms: tuple[float, float, float] | None  # p50, p99, p99.9 of the last full second
     node_share: list[float]  # fractions of one, by node
     thresholds: list[tuple[str, str, bool]]  # metric and expression, observed, passed
+    pace: Pace | None = None  # of a run on the virtual clock; None: the run's clock is the real one
 
 
 class View(Protocol):
@@ -93,10 +104,11 @@ class LineView(QuietView):
 
     def update(self, snapshot: Snapshot) -> None:
         """Print a line, if one is due."""
-        if snapshot.phase == self._phase and snapshot.elapsed_s < self._due_s:
+        real_s = snapshot.elapsed_s if snapshot.pace is None else snapshot.pace.real_s
+        if snapshot.phase == self._phase and real_s < self._due_s:
             return
         self._phase = snapshot.phase
-        self._due_s = snapshot.elapsed_s + SECONDS_BETWEEN_LINES
+        self._due_s = real_s + SECONDS_BETWEEN_LINES
         # A log's line is one line however long, and a name in it is text, not markup.
         self._console.print(_line(snapshot), soft_wrap=True, markup=False, highlight=False)
 
@@ -136,6 +148,8 @@ def open_view(console: Console, quiet: bool) -> View:  # noqa: FBT001  a command
 
 def live_text(snapshot: Snapshot, width: int = WIDTH) -> Text:
     """Return the live view: at most 22 lines, none longer than `width` columns."""
+    if snapshot.pace is not None:
+        return _simulated(snapshot, snapshot.pace, width)
     # One scale for both lines: what falls behind must look lower.
     top = max([*snapshot.offered_per_s, *snapshot.completed_per_s], default=0)
     lines = [
@@ -157,6 +171,25 @@ def live_text(snapshot: Snapshot, width: int = WIDTH) -> Text:
     return Text("\n").join(lines)
 
 
+def _simulated(snapshot: Snapshot, pace: Pace, width: int) -> Text:
+    """The live view of a simulation: how far, how fast, how long yet."""
+    lines = [
+        _progress(snapshot, width),
+        Text(),
+        _labelled("simulated", f"{_clock(snapshot.elapsed_s)} of {_clock(snapshot.duration_s)}"),
+        _labelled("offered", f"{count(snapshot.counts.get('offered', 0))} of about {snapshot.target_total:,.0f}"),
+        _labelled("in flight", count(snapshot.in_flight)),
+        _labelled("speed", f"{rate(pace.per_s)} of real time"),
+    ]
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+    return Text("\n").join(lines)
+
+
+def _clock(seconds: float) -> str:
+    return duration(seconds if seconds < 10 else seconds // 1)  # noqa: PLR2004  below ten seconds a tenth can be seen
+
+
 def sparkline(values: Sequence[int], top: int) -> str:
     """Return one block character a value, from nothing (a dot) to full height at `top`."""
     return "".join(
@@ -176,11 +209,16 @@ def _labelled(label: str, value: str) -> Text:
 
 
 def _progress(snapshot: Snapshot, width: int) -> Text:
+    pace = snapshot.pace
     fraction = min(snapshot.elapsed_s / snapshot.duration_s, 1.0) if snapshot.duration_s > 0 else 0.0
     left = duration(max(snapshot.duration_s - snapshot.elapsed_s, 0) // 1)
+    running = f"{fraction:4.0%}  {left} left of {duration(snapshot.duration_s)}"
+    if pace is not None:
+        fraction = min(snapshot.counts.get("offered", 0) / snapshot.target_total, 1.0) if snapshot.target_total else 0.0
+        running = f"{fraction:4.0%}" + ("" if pace.left_s is None else f"  about {duration(round(pace.left_s))} left")
     told = {
         "starting": "starting the platform",
-        "running": f"{fraction:4.0%}  {left} left of {duration(snapshot.duration_s)}",
+        "running": running,
         "draining": "load over, waiting for answers",
         "auditing": "checking the books",
         "reporting": "writing the report",
@@ -243,6 +281,12 @@ def _threshold_lines(thresholds: list[tuple[str, str, bool]]) -> list[Text]:
 
 def _line(snapshot: Snapshot) -> str:
     parts = [f"{duration(snapshot.elapsed_s // 1)} of {duration(snapshot.duration_s)}", snapshot.phase]
+    if snapshot.pace is not None:
+        parts[0] += " simulated"
+        parts += [f"{count(snapshot.counts.get('offered', 0))} offered", f"{rate(snapshot.pace.per_s)} of real time"]
+        if snapshot.phase == "running" and snapshot.pace.left_s is not None:
+            parts.append(f"about {duration(round(snapshot.pace.left_s))} left")
+        return ", ".join(parts)
     if snapshot.offered_per_s:
         parts.append(f"offered {rate(snapshot.offered_per_s[-1])}")
     if snapshot.completed_per_s:

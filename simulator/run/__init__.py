@@ -1,4 +1,4 @@
-"""Runs scenarios, and alone knows all the others: `once` makes one run, `wall` what that clock makes of it.
+"""Runs scenarios, and alone knows all the others: `once` makes one run, `wall` and `virtual` what a clock makes of it.
 
 `folder` makes its folder, `interrupts` hears Ctrl-C, `audit` checks a finished run's books again.
 """

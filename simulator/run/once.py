@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
-from simulator.errors import BackendError, Exit, ScenarioError, SimError
+from simulator.errors import BackendError, Exit, SimError
 from simulator.report import render
 from simulator.report.export import environment, write_json, write_text
 from simulator.report.summary import exit_code
 from simulator.report.terminal import View, open_view, print_summary
-from simulator.run import wall
+from simulator.run import virtual, wall
 from simulator.run.folder import new_folder, nothing_left, reserve, whoever_listens
 from simulator.run.interrupts import Asked, Interrupts
 from simulator.scenario.loader import dump_scenario
-from simulator.warm import warm
+from simulator.warm import warm, warm_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -54,7 +54,10 @@ class Clock:
     warm: Callable[[Callable[[str], None] | None], None]  # compiles what is not cached, and says so
 
 
-CLOCKS = {"wall": Clock(wall.supported, wall.assemble, warm)}
+CLOCKS = {
+    "wall": Clock(wall.supported, wall.assemble, warm),
+    "virtual": Clock(virtual.supported, virtual.assemble, warm_virtual),
+}
 
 
 def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool, allowed: Collection[str] = ()) -> Exit:
@@ -64,8 +67,6 @@ def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool, allowed: 
     BackendError if the platform cannot start. Then nothing is left behind.
     """
     began = time.monotonic()
-    if scenario.clock not in CLOCKS:
-        raise ScenarioError(f"clock: {scenario.clock} is not available yet; leave it out, or write wall")
     clock = CLOCKS[scenario.clock]
     clock.supported(scenario)
     console = Console(highlight=False)

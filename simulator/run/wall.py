@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from simulator.report.summary import Observations, Results, series_columns, summ
 from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
 from simulator.run.folder import whoever_listens
+from simulator.run.memory import rss_bytes
 from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.scenario.rebalance import PlannedMove, by_load
 from simulator.shard.dead_letters import dead_letters_path
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
     from multiprocessing.context import ForkProcess
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -308,7 +309,7 @@ def _watch(run: Run, view: View, phase: Phase) -> None:
             for f in failures:
                 run.event("node_stopped", node=f.node, pid=f.pid, reason=f.reason)
     pids = [os.getpid(), *(run.pool.pids if run.pool else []), *([run.engine.pid or 0] if run.engine else [])]
-    run.rss_peak_bytes = max(run.rss_peak_bytes, sum(_rss_bytes(pid) for pid in pids))
+    run.rss_peak_bytes = max(run.rss_peak_bytes, sum(rss_bytes(pid) for pid in pids))
     with whoever_listens():
         view.update(_snapshot(run, phase))
 
@@ -322,13 +323,6 @@ def _tell_dead_letters(run: Run, pool: Pool) -> None:
         if dead[node] > told and now_ns - when_ns >= _NS_PER_S:
             run.told_dead[node] = int(dead[node]), now_ns
             run.event("dead_letters", node=node, count=int(dead[node]), new=int(dead[node]) - told)
-
-
-def _rss_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
 
 
 def _snapshot(run: Run, phase: Phase) -> Snapshot:

@@ -1,0 +1,227 @@
+"""The units of a simulated platform: each simulated by itself, in as many processes as asked for, and put together exactly.
+
+Units share nothing, so a unit's result does not depend on where or beside what it is simulated. Each process makes the whole
+stream of transactions (a pure function of the seed) and takes those of its units out of it. What comes back is put together
+by adding and by placing arrays: the result is the same with one process and with many.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simulator.arrivals.build import build_rate
+from simulator.engine.virtual.model import compile_scenario
+from simulator.engine.virtual.simulation import BLOCK, Simulation
+from simulator.engine.virtual.tally import Count, Virtual, open_virtual
+from simulator.kernel import int64, kernel
+from simulator.measure.histogram import SparseHistograms
+from simulator.measure.recorder import KINDS, Measured
+from simulator.transaction import TRANSACTION
+from simulator.workload.build import build_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from simulator.engine.virtual.simulation import Results
+    from simulator.scenario.model import Scenario
+
+NOW_NS, MADE, SETTLED, INSIDE = range(4)
+PROGRESS = 4  # words by which a process says how far it is
+APART = 16  # nodes, up to which times are kept by node in each window
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of one unit; arrays are numbered within it.
+
+    Attributes:
+        unit: which.
+        virtual: all that was counted.
+        measured: response, service and lag per window × kind (× node).
+        node_in_flight_max: (nodes,) int64.
+        shard_in_flight_max: (shards,) int64.
+        health: the balancers' events (EVENT), in order.
+        ended_ns: when the last thing happened.
+        unbalanced: where customers do not add up.
+        cpu_s: what its process had used by then.
+    """
+
+    unit: int
+    virtual: Virtual
+    measured: Measured
+    node_in_flight_max: NDArray[np.int64]
+    shard_in_flight_max: NDArray[np.int64]
+    health: NDArray[np.void]
+    ended_ns: int
+    unbalanced: list[str]
+    cpu_s: float
+
+
+@kernel
+def take(batch: NDArray[np.void], units: int, unit: int, out: NDArray[np.void]) -> int:
+    """Copies the transactions of one unit's payers, in order; returns how many. `out` has room for all."""
+    found = 0
+    for i in range(batch.shape[0]):
+        if int64(batch[i]["payer"]) % units == unit:
+            out[found] = batch[i]
+            found += 1
+    return found
+
+
+def simulate_units(
+    scenario: Scenario, units: Sequence[int], grid_ns: NDArray[np.int64], progress: NDArray[np.int64],
+    stop_ns: Callable[[], int],
+) -> list[Part]:  # fmt: skip
+    """Simulates these units from the first transaction to the last answer, side by side over one stream.
+
+    Args:
+        scenario: what to simulate.
+        units: which of its platform's units, in order.
+        grid_ns: the edges of the windows to count in.
+        progress: PROGRESS words, int64, written after each block.
+        stop_ns: asked after each block; from this time on nothing more arrives, and what is inside comes to its end.
+
+    Raises:
+        ScenarioError: a trace or histogram file cannot be read.
+    """
+    began = time.process_time()
+    count = scenario.fleet.units
+    peak_per_s, _ = build_rate(scenario).peak()
+    # The guess is for the width of the calendar alone: about four events a transaction.
+    simulations = [
+        Simulation(compile_scenario(scenario, unit), grid_ns, events_per_s=max(4.0 * peak_per_s / count, 1.0))
+        for unit in units
+    ]
+    source = build_source(scenario)
+    block, own = np.zeros(BLOCK, TRANSACTION), np.zeros(BLOCK, TRANSACTION)
+    while made := source.fill(block):
+        batch = block[:made]
+        for unit, simulation in zip(units, simulations, strict=True):
+            simulation.step(batch if count == 1 else own[: take(batch, count, unit, own)])
+        _tell(progress, simulations, source.made, int(batch["intended_ns"][-1]))
+        if progress[NOW_NS] >= stop_ns():
+            break
+    parts = []
+    for unit, simulation in zip(units, simulations, strict=True):
+        parts.append(_part(unit, simulation.finish(), time.process_time() - began))
+        _tell(progress, simulations, source.made, int(progress[NOW_NS]))
+    return parts
+
+
+def _tell(progress: NDArray[np.int64], simulations: Sequence[Simulation], made: int, now_ns: int) -> None:
+    progress[NOW_NS] = now_ns
+    progress[MADE] = made
+    progress[SETTLED] = sum(simulation.settled for simulation in simulations)
+    progress[INSIDE] = sum(simulation.inside for simulation in simulations)
+
+
+def _part(unit: int, results: Results, cpu_s: float) -> Part:
+    fleet = results.fleet
+    return Part(
+        unit, results.virtual, results.measured, results.node_in_flight_max, results.shard_in_flight_max,
+        fleet.events[: min(int(fleet.event_count[0]), len(fleet.events))].copy(),
+        results.ended_ns, results.unbalanced(), cpu_s,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All units together; nodes and shards by their numbers in the platform."""
+
+    virtual: Virtual
+    measured: Measured
+    node_in_flight_max: NDArray[np.int64]
+    shard_in_flight_max: NDArray[np.int64]
+    health: list[tuple[int, int, int, int, int]]  # ns, unit, balancer, node (−1: none), what (fleet.Health); in order
+    ended_ns: int
+    unbalanced: list[str]
+    cpu_s: float
+
+    def count(self, which: Count) -> int:
+        """One of the counts, summed over the units."""
+        return int(self.virtual.counts[which])
+
+
+def put_together(parts: Sequence[Part], units: int, windows: int) -> Whole:
+    """Adds up what adds up, and places what belongs to nodes and shards; any order of the parts gives the same.
+
+    Node n of unit u is node u × (nodes of a unit) + n, shard s of it shard s × units + u, as in `engine.virtual.model`. What is
+    the most at once of a unit is added up as well: the units' peaks need not fall together, so it is an upper bound.
+    """
+    parts = sorted(parts, key=lambda part: part.unit)
+    nodes, shards = len(parts[0].node_in_flight_max), len(parts[0].shard_in_flight_max)
+    virtual = open_virtual(windows, nodes * units, shards * units)
+    flight, held = np.zeros(nodes * units, np.int64), np.zeros(shards * units, np.int64)
+    for part in parts:
+        own = slice(part.unit * nodes, (part.unit + 1) * nodes)
+        for name in Virtual._fields:
+            whole: NDArray[Any] = getattr(virtual, name)
+            piece: NDArray[Any] = getattr(part.virtual, name)
+            if name in _BY_NODE:
+                whole[..., own] = piece
+            elif name == "node_times":
+                whole[own] = piece
+            elif name == "shard_ok":
+                whole[:, part.unit :: units] = piece
+            elif name == "settled_ns":
+                whole[:] = np.maximum(whole, piece)
+            elif name == "little":
+                whole[:, :5] += piece[:, :5]
+                whole[:, 5] = np.maximum(whole[:, 5], piece[:, 5])
+            else:
+                np.add(whole, piece, out=whole)
+        flight[own] = part.node_in_flight_max
+        held[part.unit :: units] = part.shard_in_flight_max
+    return Whole(
+        virtual=virtual,
+        measured=Measured(
+            *(
+                _join([getattr(part.measured, name) for part in parts], [part.unit for part in parts], units)
+                for name in Measured._fields
+            )
+        ),
+        node_in_flight_max=flight,
+        shard_in_flight_max=held,
+        health=sorted(
+            (
+                int(row["time_ns"]),
+                part.unit,
+                int(row["balancer"]),
+                _node(int(row["node"]), part.unit, nodes),
+                int(row["what"]),
+            )
+            for part in parts
+            for row in part.health
+        ),
+        ended_ns=max(part.ended_ns for part in parts),
+        unbalanced=[text if units == 1 else f"unit {part.unit}: {text}" for part in parts for text in part.unbalanced],
+        cpu_s=sum(part.cpu_s for part in parts),
+    )
+
+
+_BY_NODE = frozenset({"node_sent", "node_busy_ns", "node_queue_ns"})
+
+
+def _node(node: int, unit: int, nodes: int) -> int:
+    return node if node < 0 else unit * nodes + node
+
+
+def _join(pieces: Sequence[SparseHistograms], numbers: Sequence[int], units: int) -> SparseHistograms:
+    """Histograms of all units: by node while the whole platform has few, else of all nodes together."""
+    windows, apart = pieces[0].windows, pieces[0].nodes
+    nodes = apart * units if apart * units <= APART and apart > 1 else 1
+    cells = []
+    for piece, unit in zip(pieces, numbers, strict=True):
+        window_kind, node = piece.cells // np.uint32(apart), piece.cells % np.uint32(apart)
+        place = node + np.uint32(unit * apart) if nodes > 1 else np.uint32(0)
+        cells.append((window_kind * np.uint32(nodes) + place).astype(np.uint32))
+    return SparseHistograms(
+        windows, KINDS, nodes, np.concatenate(cells), np.concatenate([piece.buckets for piece in pieces]),
+        np.concatenate([piece.counts for piece in pieces]),
+    )  # fmt: skip
