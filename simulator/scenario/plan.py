@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from simulator.scenario import virtual_plan
 from simulator.scenario.faults import LASTING, SLOW_FACTOR
 from simulator.scenario.model import Scenario
 from simulator.scenario.rebalance import by_load, describe_moves
@@ -28,6 +29,7 @@ _PROCESS_BYTES = 150_000_000  # an interpreter with NumPy, Numba and the compile
 _OTHER_PROCESSES = 2  # the generator and the one that measures and reports
 _JOURNAL_BYTES = 2 * 40  # a transaction's two legs
 _HISTORY_BYTES = 24  # what the auditor keeps of a transaction
+_RESULT_BYTES = 10_000_000  # a virtual run leaves no journal and no history
 _START_S = 3.0
 _DRAIN_S = 1.0  # the last answers come soon after the last transaction, unless something is wrong
 _AUDITED_PER_S = 3_000_000.0
@@ -47,7 +49,8 @@ class Plan:
         memory_bytes: accounts * 16 + shards * remember * 136 + nodes * queue * 96 + (nodes + 2) * 150 MB; one shard more
             where shards move.
         disk_bytes: 80 of journal (embedded backend only) and 24 of history for each transaction; a shard for each move.
-        run_s: 3 s to start, the duration, 1 s of drain, and the audit of 3 M transactions a second.
+        run_s: 3 s to start, the duration, 1 s of drain, and the audit of 3 M transactions a second. For memory_bytes,
+            disk_bytes and run_s on the virtual clock see `virtual_plan`.
         thresholds: what the run must meet.
         hot_keys: the merchants popular enough to make a shard hot, in words; empty if there are none.
     """
@@ -76,7 +79,8 @@ def plan(scenario: Scenario) -> Plan:
 
     rate = build_rate(scenario)
     peak_per_s, peak_at_s = rate.peak()
-    embedded = scenario.backend.embedded
+    resources = _virtual_resources if scenario.clock == "virtual" else _wall_resources
+    memory_bytes, disk_bytes, run_s = resources(scenario, rate.total, rate.duration_s)
     return Plan(
         transactions_expected=rate.total,
         duration_s=rate.duration_s,
@@ -84,13 +88,26 @@ def plan(scenario: Scenario) -> Plan:
         peak_per_s=peak_per_s,
         peak_at_s=peak_at_s,
         value_minor=round(rate.total * scenario.load.ticket.mean),
-        memory_bytes=_memory_bytes(scenario.load.accounts, embedded),
-        disk_bytes=round(rate.total * (_HISTORY_BYTES + (_JOURNAL_BYTES if embedded is not None else 0)))
-        + _moves(embedded) * _shard_bytes(scenario.load.accounts, embedded),
-        run_s=_START_S + rate.duration_s + _DRAIN_S + rate.total / _AUDITED_PER_S,
+        memory_bytes=memory_bytes,
+        disk_bytes=disk_bytes,
+        run_s=run_s,
         thresholds=scenario.threshold_list,
         hot_keys=hot_keys_in_words(scenario),
     )
+
+
+def _wall_resources(scenario: Scenario, total: float, duration_s: float) -> tuple[int, int, float]:
+    embedded = scenario.backend.embedded
+    return (
+        _memory_bytes(scenario.load.accounts, embedded),
+        round(total * (_HISTORY_BYTES + (_JOURNAL_BYTES if embedded is not None else 0)))
+        + _moves(embedded) * _shard_bytes(scenario.load.accounts, embedded),
+        _START_S + duration_s + _DRAIN_S + total / _AUDITED_PER_S,
+    )
+
+
+def _virtual_resources(scenario: Scenario, total: float, _: float) -> tuple[int, int, float]:
+    return virtual_plan.memory_bytes(scenario), _RESULT_BYTES, virtual_plan.run_s(scenario, total)
 
 
 def _memory_bytes(accounts: int, embedded: Embedded | None) -> int:
@@ -130,7 +147,7 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
     rows = [
         ("scenario", scenario.name),
         ("clock, seed", f"{scenario.clock}, {scenario.seed}"),
-        ("backend", scenario.backend.name),
+        *_platform_rows(scenario, planned),
         ("duration", f"{planned.duration_s:,.6g} s"),
         ("transactions", f"about {planned.transactions_expected:,.0f}"),
         ("rate", f"{planned.mean_per_s:,.0f}/s on average"),
@@ -139,7 +156,10 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
         *([("hot keys", planned.hot_keys)] if planned.hot_keys else []),
         ("memory", f"about {_bytes(planned.memory_bytes)}"),
         ("disk", f"about {_bytes(planned.disk_bytes)}"),
-        ("time", f"about {planned.run_s:,.0f} s, start and audit included"),
+        (
+            "time",
+            f"about {planned.run_s:,.0f} s, start and {'report' if scenario.clock == 'virtual' else 'audit'} included",
+        ),
     ]
     duration_ns = scenario.duration_ns or round(planned.duration_s * NS_PER_S)
     faults = [describe_fault(fault, duration_ns) for fault in scenario.faults]
@@ -156,6 +176,12 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
         for path, value, default in overridden_defaults(scenario)
     ] or ["  nothing"]
     return "\n".join(lines)
+
+
+def _platform_rows(scenario: Scenario, planned: Plan) -> list[tuple[str, str]]:
+    if scenario.clock == "virtual":
+        return list(virtual_plan.rows(scenario, planned.peak_per_s))
+    return [("backend", scenario.backend.name)]
 
 
 def describe_fault(fault: PlannedFault, duration_ns: int) -> str:
