@@ -1,6 +1,7 @@
 """What each stage of a modelled platform can take: servers over mean service time, the rate at which its queue never empties.
 
-These are fluid bounds: they say nothing of scatter, of an uneven spread or of a hot shard, and so can only be too high. A platform that is offered more than the least of them has a queue that grows.
+These are fluid bounds: they say nothing of scatter, of an uneven spread or of a hot shard, and so can only be too high. A
+platform that is offered more than the least of them has a queue that grows.
 """
 
 from __future__ import annotations
