@@ -368,9 +368,8 @@ def test_a_run_without_books_proves_nothing_and_ends_with_120(tmp_path: Path) ->
     [
         (["--set", "load.rat=5000/s"], "load.rat"),
         (["--set", "backend={embedded: {nodes: 5, shards: 4}}"], "nodes"),
-        (["--clock", "virtual"], "virtual"),
     ],
-    ids=["unknown key", "nodes without a shard", "virtual"],
+    ids=["unknown key", "nodes without a shard"],
 )
 def test_a_scenario_that_cannot_be_run_ends_with_104_and_leaves_nothing(
     tmp_path: Path, arguments: list[str], word: str

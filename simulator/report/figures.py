@@ -149,6 +149,7 @@ def _rate(run: RunFolder) -> Figure:
             rate_line(run.series, "offered", "offered", "offered"),
             rate_line(run.series, "sent", "sent", "sent"),
             rate_line(run.series, "completed", "completed", "completed"),
+            *_attempts(run),
         ],
     )
 
@@ -174,6 +175,13 @@ def _overload(run: RunFolder) -> Figure:
         ],
         bands=bands,
     )
+
+
+def _attempts(run: RunFolder) -> list[Series]:
+    """What retries and hedges make of the load, where there are any."""
+    if run.series.get("attempts", []) == run.series.get("sent", []):
+        return []
+    return [rate_line(run.series, "attempts", "attempts, retries included", "attempts")]
 
 
 def _response(run: RunFolder) -> Figure:

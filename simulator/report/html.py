@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simulator.errors import SimError
-from simulator.report import folder, wording
+from simulator.report import folder, simulated_page, wording
+from simulator.report.blocks import Table, Tile
 from simulator.report.figures import Figure, figures
 from simulator.report.wording import NO_DATA, count, metric_name, ms, number, plain, rate, share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from simulator.report.folder import RunFolder
@@ -36,27 +36,6 @@ _OUTCOMES = (
 )
 _NOT_DRAWN = frozenset({"dead_letters", "move_requested", "move_taken", "move_switched"})
 _CLOCKS = {"wall": "real processes on this machine", "virtual": "simulated time"}
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One headline figure; `tone` is good, bad, warn or empty."""
-
-    label: str
-    value: str
-    note: str = ""
-    tone: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text; the columns in `words` read left, the others are figures and align right."""
-
-    caption: str
-    head: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    words: frozenset[int] = frozenset({0})
-    note: str = ""
 
 
 def render(run: Path) -> Path:
@@ -150,6 +129,13 @@ def _words(run: RunFolder) -> dict[str, Any]:
         "word": word,
         "cause": cause,
         "facts": _facts(summary),
+        "virtual": summary.get("clock") == "virtual",
+        "statement": simulated_page.statement(summary),
+        "over_capacity": simulated_page.over_capacity(summary),
+        "stages": simulated_page.stages(summary),
+        "stations": simulated_page.stations(summary),
+        "client": simulated_page.client(summary),
+        "dependency": simulated_page.dependency(summary),
         "tiles": _tiles(summary),
         "thresholds": [
             (item.get("passed"), metric_name(item.get("metric", "")), item.get("expression"), wording.observed(item))
@@ -199,13 +185,19 @@ def _tiles(summary: dict[str, Any]) -> list[Tile]:
     value, audit, validity = summary.get("value", {}), summary["audit"], summary["validity"]
     currency = str(value.get("currency", "CNY"))
     dropped = counts.get("dropped") or 0
+    virtual = summary.get("clock") == "virtual"
     audit_tile = {
-        "clean": Tile("Audit", "clean", "every transaction is where it should be", "good"),
+        "clean": Tile(
+            "Audit",
+            "clean",
+            "each applied once, or not at all" if virtual else "every transaction is where it should be",
+            "good",
+        ),
         "anomalies": Tile("Audit", "anomalies", f"{count(sum(audit.get('anomalies', {}).values()))} found", "bad"),
         "unknown": Tile("Audit", "unknown", "the books could not be checked", "warn"),
     }
     validity_tile = {
-        "valid": Tile("Measurement", "valid", "the generator kept up", "good"),
+        "valid": Tile("Measurement", "valid", "simulated to its end" if virtual else "the generator kept up", "good"),
         "generator-limited": Tile("Measurement", "generator-limited", "do not quote these figures", "bad"),
         "inconclusive": Tile("Measurement", "inconclusive", "quote these figures with care", "warn"),
     }

@@ -9,7 +9,7 @@ import numpy as np
 from simulator.balancer.fleet import Health
 from simulator.engine.virtual.tally import Count, Station, coarse_middles_ns
 from simulator.measure import grid
-from simulator.report.summary import PERCENTILES
+from simulator.report.times import PERCENTILES
 from simulator.scenario.capacity import bottleneck, capacities
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def sections(
             "processes": processes,
         },
         "platform": _platform(scenario),
-        "overload": overload(platform, tallies, released_s),
+        "over_capacity": over_capacity(platform, tallies, released_s),
         "client": client,
         "stations": _stations(platform, whole),
     }
@@ -107,7 +107,7 @@ def _platform(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def overload(platform: Platform, tallies: Tallies, released_s: float) -> dict[str, Any] | None:
+def over_capacity(platform: Platform, tallies: Tallies, released_s: float) -> dict[str, Any] | None:
     """When more was offered than the platform can take: by how much in the worst second, and for how long; None: never.
 
     No error: an unstable system is what a scenario may ask for. Full seconds alone count, so that chance in a few

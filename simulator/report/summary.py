@@ -62,6 +62,7 @@ class Results:
     credit_lag: CreditLag | None = None  # None: nobody kept a journal
     node_times: list[dict[str, float | None]] | None = None  # of each node, where `measured` is not by node
     extra: dict[str, Any] = field(default_factory=dict)  # keys that only runs on this clock have
+    extra_series: dict[str, Any] = field(default_factory=dict)  # and columns, int64 of shape (windows,)
 
 
 def counts_of(by_status: Any) -> dict[str, int]:  # noqa: ANN401  a row of int64 by status; column PENDING holds offered
@@ -308,6 +309,7 @@ def series_columns(results: Results, target: Any) -> dict[str, list[Any]]:  # no
     }
     for status in _COUNTED:
         columns[status.name.lower()] = answered[:, status].tolist()
+    columns |= {name: values[:last].tolist() for name, values in results.extra_series.items()}
     columns["in_flight"] = tallies.in_flight_top[:last].tolist()
     columns["offered_minor"] = tallies.offered_minor[:last].tolist()
     columns["settled_minor"] = tallies.settled_minor[:last].tolist()

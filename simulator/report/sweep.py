@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from simulator.errors import SimError, UsageError
 from simulator.report import folder, html, wording
+from simulator.report.blocks import Table, Tile
 from simulator.report.figures import (
     TIME,
     Figure,
@@ -18,7 +19,7 @@ from simulator.report.figures import (
     time_line,
     without_the_last_moment,
 )
-from simulator.report.html import Table, Tile, embedded, environment, plotly_js, write_page
+from simulator.report.html import embedded, environment, plotly_js, write_page
 from simulator.report.wording import NO_DATA, count, ms, number, plain, rate
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report import wording
+from simulator.report import simulated_page, wording
 from simulator.report.wording import NO_DATA, count, duration, metric_name, ms, plain, rate, share
 
 if TYPE_CHECKING:
@@ -323,6 +323,7 @@ def summary_text(
         _counts(summary),
         _times(summary),
         _nodes(summary),
+        *_simulation(summary),
         _closing(summary, run_folder),
     ]
     spaced: list[RenderableType] = []
@@ -410,6 +411,26 @@ def _dead_letters(found: dict[str, Any]) -> list[tuple[str, str]]:
     healed = f"{count(found.get('healed'))} succeeded at a later try"
     files = ", ".join(plain(name) for name in found.get("files") or [])
     return [("poison", f"{count(found.get('count'))} dead letters, {healed}{f'; {files}' if files else ''}")]
+
+
+def _simulation(summary: dict[str, Any]) -> list[RenderableType]:
+    """Of what, how fast, and whether it was offered more than it can take."""
+    if summary.get("clock") != "virtual":
+        return []
+    told: list[RenderableType] = [Text(simulated_page.statement(summary))]
+    beyond = simulated_page.over_capacity(summary)
+    if beyond:
+        told.append(Text(beyond, "yellow"))
+    amplification = wording.number((summary.get("client") or {}).get("amplification"))
+    if amplification is not None and amplification > 1:
+        client = summary["client"]
+        told.append(
+            Text(
+                f"{amplification:.3f} attempts a transaction: {count(client.get('retries'))} retries, "
+                f"{count(client.get('hedges'))} hedges, {count(client.get('timeouts'))} time-outs"
+            )
+        )
+    return [Group(*told)]
 
 
 def _closing(summary: dict[str, Any], run_folder: Path) -> Text:

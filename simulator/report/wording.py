@@ -45,11 +45,14 @@ def run_seconds(summary: Summary) -> float | None:
 
 def _what_was_held(summary: Summary) -> str:
     rates = summary.get("rates", {})
-    held = f"held {rate(rates.get('completed_per_s'))} for {duration(run_seconds(summary))}"
+    virtual = summary.get("clock") == "virtual"
+    held = f"{'simulated: ' if virtual else ''}held {rate(rates.get('completed_per_s'))} for {duration(run_seconds(summary))}"
     held += f" (peak {rate(rates.get('peak_offered_per_s'))})"
     held += f" at p99 {ms(summary.get('response_time_ms', {}).get('p99'))}"
     if summary.get("audit", {}).get("verdict") != "clean":
         return f"{held}; the books were not checked"
+    if virtual:
+        return f"{held}; every transaction accounted for"
     money_word = "every yuan" if summary.get("value", {}).get("currency", "CNY") == "CNY" else "all money"
     return f"{held}; {money_word} accounted for"
 

@@ -202,6 +202,7 @@ class VirtualRun:
             applied=tallies.shard_ok.sum(axis=0).tolist(),
             resources={"rss_peak_bytes": self.rss_peak_bytes, "cpu_s": round(whole.cpu_s, 3)},
             interrupted=self.interrupted, stop_reason="interrupted" if self.interrupted else "duration",
+            extra_series={"attempts": whole.virtual.attempts, "retries": whole.virtual.retries},
             node_times=node_times(whole.virtual, whole.measured),
             extra=sections(scenario, whole, tallies, released_s, took_s=self.took_s, processes=len(self.progress)),
         )  # fmt: skip
