@@ -135,7 +135,7 @@ def run(
         variants = expand(scenario, axes, _overrides(settings, clock, seed), os.environ)
         from simulator.run.sweep import run_sweep  # noqa: PLC0415  heavier
 
-        return run_sweep(axes, variants, out=out, quiet=quiet)
+        return run_sweep(axes, variants, out=out, quiet=quiet, allowed=frozenset(allow_target or ()))
     from simulator.scenario.loader import load  # noqa: PLC0415  heavy
 
     loaded = load(scenario, _overrides(settings, clock, seed), os.environ)

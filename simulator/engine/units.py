@@ -1,8 +1,9 @@
 """The units of a simulated platform: each simulated by itself, in as many processes as asked for, and put together exactly.
 
-Units share nothing, so a unit's result does not depend on where or beside what it is simulated. Each process makes the whole
-stream of transactions (a pure function of the seed) and takes those of its units out of it. What comes back is put together
-by adding and by placing arrays: the result is the same with one process and with many.
+Units share nothing, and customers who are failed over change units by a function of their number and the time alone. So a unit's
+result does not depend on where or beside what it is simulated. Each process makes the whole stream of transactions (a pure
+function of the seed) and takes those of its units out of it. What comes back is put together by adding and by placing arrays:
+the result is the same with one process and with many.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from simulator.arrivals.build import build_rate
 from simulator.engine.virtual.model import compile_scenario
 from simulator.engine.virtual.simulation import BLOCK, Simulation
 from simulator.engine.virtual.tally import Count, Virtual, open_virtual
+from simulator.fault.schedule import Fault, Schedule
 from simulator.kernel import int64, kernel
 from simulator.measure.histogram import SparseHistograms
 from simulator.measure.recorder import KINDS, Measured
@@ -63,12 +65,54 @@ class Part:
     cpu_s: float
 
 
+LOSS = np.dtype([("unit", "<i8"), ("from_ns", "<i8"), ("until_ns", "<i8")])  # while its payers go to the other units
+_NEVER_NS = 2**62
+
+
+def failovers(scenario: Scenario, duration_ns: int) -> NDArray[np.void]:
+    """When the payers of a lost unit are served by the others (LOSS rows): from `platform.failover` after its loss to its return.
+
+    Between a loss and its failover they are sent to their own unit, where they find nobody.
+    """
+    fleet = scenario.fleet
+    if fleet.failover is None:
+        return np.zeros(0, LOSS)
+    schedule = Schedule(scenario.faults, fleet.nodes, duration_ns, scenario.seed, restart_ns=fleet.restart)
+    rows = [
+        (strike.unit, strike.at_ns + fleet.failover, _NEVER_NS if strike.until_ns is None else strike.until_ns)
+        for strike in schedule.strikes
+        if strike.fault is Fault.UNIT_LOSS
+    ]
+    return np.array(rows, LOSS) if rows else np.zeros(0, LOSS)
+
+
 @kernel
-def take(batch: NDArray[np.void], units: int, unit: int, out: NDArray[np.void]) -> int:
-    """Copies the transactions of one unit's payers, in order; returns how many. `out` has room for all."""
+def _moved(losses: NDArray[np.void], unit: int, now_ns: int) -> bool:
+    for k in range(losses.shape[0]):
+        if losses[k]["unit"] == unit and losses[k]["from_ns"] <= now_ns < losses[k]["until_ns"]:
+            return True
+    return False
+
+
+@kernel
+def take(batch: NDArray[np.void], units: int, unit: int, losses: NDArray[np.void], out: NDArray[np.void]) -> int:
+    """Copies the transactions that a unit serves, in order; returns how many. `out` has room for all.
+
+    A payer's unit is the account number modulo units. While that one is failed over, its payers are spread over the others by
+    account number; if every other is failed over too, they stay.
+    """
     found = 0
     for i in range(batch.shape[0]):
-        if int64(batch[i]["payer"]) % units == unit:
+        payer = int64(batch[i]["payer"])
+        home = payer % units
+        if losses.shape[0] > 0 and units > 1 and _moved(losses, home, batch[i]["intended_ns"]):
+            step = payer // units % (units - 1)
+            for k in range(units - 1):
+                other = (home + 1 + (step + k) % (units - 1)) % units
+                if not _moved(losses, other, batch[i]["intended_ns"]):
+                    home = other
+                    break
+        if home == unit:
             out[found] = batch[i]
             found += 1
     return found
@@ -92,18 +136,20 @@ def simulate_units(
     """
     began = time.process_time()
     count = scenario.fleet.units
-    peak_per_s, _ = build_rate(scenario).peak()
+    rate = build_rate(scenario)
+    peak_per_s, _ = rate.peak()
     # The guess is for the width of the calendar alone: about four events a transaction.
     simulations = [
         Simulation(compile_scenario(scenario, unit), grid_ns, events_per_s=max(4.0 * peak_per_s / count, 1.0))
         for unit in units
     ]
     source = build_source(scenario)
+    losses = failovers(scenario, int(rate.duration_s * 1e9))
     block, own = np.zeros(BLOCK, TRANSACTION), np.zeros(BLOCK, TRANSACTION)
     while made := source.fill(block):
         batch = block[:made]
         for unit, simulation in zip(units, simulations, strict=True):
-            simulation.step(batch if count == 1 else own[: take(batch, count, unit, own)])
+            simulation.step(batch if count == 1 else own[: take(batch, count, unit, losses, own)])
         _tell(progress, simulations, source.made, int(batch["intended_ns"][-1]))
         if progress[NOW_NS] >= stop_ns():
             break

@@ -30,7 +30,7 @@ from simulator.run.once import CLOCKS, carry_out, write_report
 from simulator.shard.layout import shared_array
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from multiprocessing.context import ForkProcess
     from pathlib import Path
 
@@ -136,7 +136,9 @@ class _Meter(QuietView):
         self._word[0] = int(_PARTS * min(done / total, 1.0)) if total > 0 else 0
 
 
-def run_sweep(axes: Sequence[Axis], variants: Sequence[Variant], *, out: Path | None, quiet: bool) -> Exit:
+def run_sweep(
+    axes: Sequence[Axis], variants: Sequence[Variant], *, out: Path | None, quiet: bool, allowed: Collection[str] = ()
+) -> Exit:
     """Runs every variant (at least one), and writes sweep.json and the page; returns the gravest exit code.
 
     Raises:
@@ -156,7 +158,7 @@ def run_sweep(axes: Sequence[Axis], variants: Sequence[Variant], *, out: Path | 
         interrupts.at_once = sweep.kill
         try:
             _in_parallel(sweep, interrupts, open_sweep_view(console, quiet=quiet))
-            _in_turn(sweep, interrupts, console, quiet=quiet)
+            _in_turn(sweep, interrupts, console, quiet=quiet, allowed=allowed)
         except BaseException:
             sweep.kill()
             raise
@@ -252,7 +254,7 @@ def _weight(variant: Variant) -> float:
     return per_s * (variant.scenario.duration_ns or 1)
 
 
-def _in_turn(sweep: Sweep, interrupts: Interrupts, console: Console, *, quiet: bool) -> None:
+def _in_turn(sweep: Sweep, interrupts: Interrupts, console: Console, *, quiet: bool, allowed: Collection[str]) -> None:
     """The variants on the wall clock, one after another."""
     for variant in sweep.variants:
         if variant.number in sweep.rows or variant.scenario.clock == "virtual":
@@ -266,7 +268,7 @@ def _in_turn(sweep: Sweep, interrupts: Interrupts, console: Console, *, quiet: b
             folder.mkdir()
             summary = carry_out(
                 variant.scenario, folder, open_view(console, quiet), interrupts,
-                started=datetime.now(UTC), began=time.monotonic(),
+                started=datetime.now(UTC), began=time.monotonic(), allowed=allowed,
             )  # fmt: skip
         except SimError as error:
             sweep.note(variant, None, error.exit_code, str(error))

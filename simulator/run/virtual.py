@@ -36,6 +36,7 @@ from simulator.shard.layout import shared_array
 from simulator.transaction import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
     from multiprocessing.context import ForkProcess
     from pathlib import Path
@@ -214,8 +215,8 @@ def supported(scenario: Scenario) -> None:
         raise ScenarioError("a scenario has a load")
 
 
-def assemble(scenario: Scenario, folder: Path) -> VirtualRun:
-    """Everything a simulated run starts from; no process yet."""
+def assemble(scenario: Scenario, folder: Path, _allowed: Collection[str] = ()) -> VirtualRun:
+    """Everything a simulated run starts from; no process yet. Nothing real is loaded, so nothing need be allowed."""
     rate = build_rate(scenario)
     _, peak_s = rate.peak()
     grid_ns = peak_grid(int(rate.duration_s * 1e9), scenario.dispatcher.drain, int(peak_s * 1e9))
