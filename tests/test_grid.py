@@ -77,3 +77,13 @@ def test_a_long_window_counts_by_its_length() -> None:
     assert grid.per_second(edges, np.array([5, 600]), 2).tolist() == [5.0, 10.0]
     assert grid.windows_until(edges, 60 * S) == 1
     assert grid.windows_until(edges, 61 * S) == 2
+
+
+@law
+@given(st.lists(st.integers(1, 3 * 10**9), min_size=1, max_size=40))
+def test_groups_of_windows_make_a_second_or_more_and_hold_every_window(widths: list[int]) -> None:
+    edges = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
+    firsts = grid.seconds_or_longer(edges, len(widths))
+    assert firsts[0] == 0
+    lengths = np.diff(np.append(edges[firsts], edges[-1]))
+    assert (lengths[:-1] >= S).all()

@@ -19,6 +19,7 @@ from simulator.report.simulated import over_capacity
 from simulator.scenario.loader import load
 from simulator.scenario.model import Scenario
 from simulator.transaction import TRANSACTION
+from simulator.warm import warm_virtual
 from simulator.workload.build import build_source
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ thresholds:
   dropped: ["count == 0"]
   audit: ["anomalies == 0"]
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """Kernels are compiled before the clock of a process that is waited for runs: on a busy machine that takes minutes."""
+    warm_virtual(None)
+
+
 # What depends on when and where a run was made, and on nothing else.
 OF_THE_MOMENT = ("started_at", "wall_s", "resources", "simulated")
 

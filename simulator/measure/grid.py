@@ -92,6 +92,16 @@ def windows_until(edges: Edges, time_ns: int) -> int:
     return max(int(np.searchsorted(edges, time_ns, side="right")) - 1, 0)
 
 
+def seconds_or_longer(edges: Edges, windows: int) -> list[int]:
+    """The first of each group of windows that makes a second or more, of the first `windows`; the last may be shorter."""
+    firsts = []
+    at = 0
+    while at < windows:
+        firsts.append(at)
+        at = int(np.searchsorted(edges, edges[at] + NS_PER_S, side="left"))
+    return firsts
+
+
 def per_second(edges: Edges, counts: NDArray[np.int64], windows: int) -> NDArray[np.float64]:
     """The rates of `rates_and_lengths`."""
     return rates_and_lengths(edges, counts, windows)[0]
@@ -108,12 +118,8 @@ def rates_and_lengths(
     windows = min(windows, len(edges) - 1)
     if windows <= 0:
         return np.zeros(0), np.zeros(0)
-    firsts = []
-    at = 0
-    while at < windows:
-        firsts.append(at)
-        at = int(np.searchsorted(edges, edges[at] + NS_PER_S, side="left"))
-    stops = [*firsts[1:], min(at, windows)]
+    firsts = seconds_or_longer(edges, windows)
+    stops = [*firsts[1:], windows]
     if edges[stops[-1]] - edges[firsts[-1]] < NS_PER_S and len(firsts) > 1:
         firsts, stops = firsts[:-1], stops[:-1]
     sums = np.array([int(counts[a:b].sum()) for a, b in zip(firsts, stops, strict=True)])
