@@ -173,6 +173,24 @@ def audit(run: RunFolder) -> int:
 
 
 @_verb
+def verify(
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**62, help="Of the first replication.")] = 1,
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A tenth of the customers: intervals three times as wide.")
+    ] = False,
+    only: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only cases whose name has this in it, e.g. M/M/1.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> int:
+    """Run the virtual engine against queueing theory; ends with 1 if any check fails."""
+    from simulator.verify.command import verify_engine  # noqa: PLC0415  heavy
+
+    return verify_engine(seed, quick=quick, only=only, as_json=as_json)
+
+
+@_verb
 def schema() -> int:
     """Print the JSON Schema of scenario files, for editors."""
     import json  # noqa: PLC0415  one verb's

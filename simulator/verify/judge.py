@@ -75,25 +75,25 @@ def verify(
     """
     checks = sum(len(case.expected) for case in cases)
     each = each_of(checks, confidence)
-    samples: dict[int, list[Sample]] = {number: [] for number in range(len(cases))}
+    samples: dict[tuple[int, int], Sample] = {}
     # Kernels let go of the interpreter, so threads use all cores, and there is no process to clean up after.
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         try:
             waiting = {
-                pool.submit(case.simulate, seed + 1_000 * number + turn, max(int(case.customers * scale), 1_000)): number
+                pool.submit(case.simulate, seed + 1_000 * number + turn, int(case.customers * scale)): (number, turn)
                 for number, case in enumerate(cases)
                 for turn in range(replications)
             }
             for finished in as_completed(waiting):
-                number = waiting[finished]
-                samples[number].append(finished.result())
-                done(cases[number].name)
+                samples[waiting[finished]] = finished.result()
+                done(cases[waiting[finished][0]].name)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     verdicts = []
     for number, case in enumerate(cases):
-        verdicts += judge(case, samples[number], each, case.precision * max(scale**-0.5, 1.0))
+        of_case = [samples[number, turn] for turn in range(replications)]
+        verdicts += judge(case, of_case, each, case.precision * max(scale**-0.5, 1.0))
     return verdicts
 
 
