@@ -39,6 +39,7 @@ ORDER = [
     "simulator.report",
     "simulator.warm",
     "simulator.bench",
+    "simulator.verify",
     "simulator.run",
     "simulator.cli",
 ]

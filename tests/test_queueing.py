@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,10 +9,13 @@ from hypothesis import strategies as st
 from simulator.verify import chains, queueing
 from simulator.verify.interval import each_of, of_replications
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 RHO = st.floats(0.05, 0.95)
 
 # What the literature prints; see the sources in simulator/verify/queueing.py.
-PRINTED = {
+PRINTED: dict[str, tuple[Callable[[], float], float]] = {
     "M/M/1 .9 Wq": (lambda: queueing.MMc(0.9, 1, 1).mean_wait, 9.0),
     "M/M/1 .9 T": (lambda: queueing.MMc(0.9, 1, 1).mean_time, 10.0),
     "M/M/1 .9 p50 T": (lambda: queueing.MMc(0.9, 1, 1).time_percentile(50), 6.93147),
@@ -80,15 +85,9 @@ def test_what_is_served_keeps_the_server_busy_with_or_without_patience(arrival: 
     assert queue.busy == pytest.approx(arrival * (1 - queue.leaves))
 
 
-@given(st.floats(0.05, 50.0))
-def test_the_bulk_queue_solves_its_balance_equations(arrival: float) -> None:
-    # States idle, busy with 0, 1 … 3,000 waiting, iterated from the equations themselves.
-    r = arrival / (arrival + 1)
-    weights = [r**n for n in range(3_000)]
-    idle = 1 / arrival
-    total = idle + sum(weights)
-    queue = sum(n * w for n, w in enumerate(weights)) / total
-    assert queueing.Bulk(arrival, 1).mean_wait == pytest.approx(queue / arrival, rel=1e-6)
+def test_a_busy_group_commit_makes_everybody_wait_half_a_commit_and_an_idle_one_nobody() -> None:
+    assert queueing.GroupCommit(1e-6, 1.0).mean_wait == pytest.approx(0, abs=1e-5)
+    assert queueing.GroupCommit(100.0, 1.0).mean_time == pytest.approx(1.5)
 
 
 def test_an_unstable_queue_has_no_steady_state() -> None:
@@ -102,8 +101,9 @@ def test_an_unstable_queue_has_no_steady_state() -> None:
 @pytest.mark.parametrize(
     "picks", [chains.join_shortest, chains.two_choices_with_replacement], ids=lambda picks: picks.__name__
 )
-def test_a_chain_of_one_server_is_the_queue_of_the_textbook(picks: object) -> None:
-    assert callable(picks)
+def test_a_chain_of_one_server_is_the_queue_of_the_textbook(
+    picks: Callable[[chains.State], dict[int, float]],
+) -> None:
     assert chains.solve(1, 0.8, picks, 300).mean_time == pytest.approx(5.0, rel=1e-9)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, product
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,7 +39,7 @@ def join_shortest(state: State) -> dict[int, float]:
 
 def two_choices_with_replacement(state: State) -> dict[int, float]:
     """The shorter of two drawn with replacement, as Envoy draws them."""
-    return _shorter_of(state, list(product(range(len(state)), repeat=2)))
+    return _shorter_of(state, [(i, j) for i in range(len(state)) for j in range(len(state))])
 
 
 def two_choices_without_replacement(state: State) -> dict[int, float]:
@@ -66,7 +66,9 @@ def solve(servers: int, arrival: float, picks: Callable[[State], dict[int, float
     """
     states = list(combinations_with_replacement(range(room + 1), servers))
     number = {state: k for k, state in enumerate(states)}
-    rows, columns, rates = [], [], []
+    rows: list[int] = []
+    columns: list[int] = []
+    rates: list[float] = []
 
     def flow(k: int, state: State, position: int, step: int, rate: float) -> None:
         changed = list(state)

@@ -26,9 +26,7 @@ def verify_engine(seed: int, *, quick: bool, only: str | None, as_json: bool) ->
         verdicts = verify(cases, seed=seed, scale=_QUICK if quick else 1.0, done=step)
     seconds = time.monotonic() - began
     if as_json:
-        found = table.as_json(
-            verdicts, seed=seed, replications=REPLICATIONS, confidence=CONFIDENCE, seconds=seconds
-        )
+        found = table.as_json(verdicts, seed=seed, replications=REPLICATIONS, confidence=CONFIDENCE, seconds=seconds)
         sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     else:
         table.show(verdicts, replications=REPLICATIONS, confidence=CONFIDENCE, seconds=seconds)

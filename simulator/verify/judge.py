@@ -50,12 +50,13 @@ class Verdict:
     found: Interval
     passed: bool
     why: str = ""  # why not
+    exact: bool = False  # a balance, which every replication must hold to the last digit
 
     def to_dict(self) -> dict[str, Any]:
         """As data."""
         return {
             "case": self.case, "quantity": self.quantity, "expected": self.expected, "found": self.found.mean,
-            "half_width": self.found.half_width, "passed": self.passed, "why": self.why,
+            "half_width": self.found.half_width, "exact": self.exact, "passed": self.passed, "why": self.why,
         }  # fmt: skip
 
 
@@ -108,13 +109,16 @@ def judge(case: Case, samples: Sequence[Sample], confidence: float, precision: f
         elif expected and found.relative > precision:
             why = f"known to ±{found.relative:.1%} only, which proves nothing; ±{precision:.1%} is asked for"
         verdicts.append(Verdict(case.name, quantity, expected, found, not why, why))
-    for balance in samples[0].balances:
-        verdicts.append(_balanced(case.name, balance, [sample.balances[balance] for sample in samples]))
-    return verdicts
+    balances = samples[0].balances
+    return [
+        *verdicts,
+        *(_balanced(case.name, name, [sample.balances[name] for sample in samples]) for name in balances),
+    ]
 
 
 def _balanced(case: str, balance: str, sides: Sequence[tuple[float, float]]) -> Verdict:
     """A balance holds if both sides are equal in each replication; shown is the replication in which they differ most."""
     left, right = max(sides, key=lambda pair: abs(pair[0] - pair[1]))
     passed = abs(left - right) <= _ROUNDING * max(abs(left), abs(right))
-    return Verdict(case, balance, right, Interval(left, 0.0), passed, "" if passed else f"{left:g} is not {right:g}")
+    why = "" if passed else f"{left:.12g} is not {right:.12g}"
+    return Verdict(case, balance, right, Interval(left, 0.0), passed, why, exact=True)

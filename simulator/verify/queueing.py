@@ -12,8 +12,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, expm1, log
+from typing import TYPE_CHECKING
 
 from scipy.optimize import brentq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_SETTLED = 1e-15  # a fixed point that moves less has been reached
+_NEGLIGIBLE = 1e-18  # a term of a sum of order 1
+_EQUAL = 1e-12  # rates that differ by less, relatively, are one
 
 
 def _stable(arrival: float, capacity: float) -> None:
@@ -81,7 +90,7 @@ class MMc:
     def time_above(self, t: float) -> float:
         """P(T > t), the wait and an independent service convolved (G 2.4)."""
         mu, spare, waits = self.service, self.spare, self.waits
-        if abs(spare - mu) < 1e-12 * mu:
+        if abs(spare - mu) < _EQUAL * mu:
             return exp(-mu * t) * (1.0 + waits * mu * t)
         return (1.0 - waits) * exp(-mu * t) + waits * (spare * exp(-mu * t) - mu * exp(-spare * t)) / (spare - mu)
 
@@ -150,14 +159,12 @@ def constant_arrivals_sigma(interval: float, service: float) -> float:
     return _root(lambda s: exp(-service * (1.0 - s) * interval))
 
 
-def _root(transform: object) -> float:
+def _root(transform: Callable[[float], float]) -> float:
     """The fixed point below 1 of an increasing convex function with f(1) = 1: iterating from 0 approaches it from below."""
-    if not callable(transform):
-        raise TypeError("a transform is a function")
     sigma = 0.0
     for _ in range(100_000):
         following = float(transform(sigma))
-        if abs(following - sigma) < 1e-15:
+        if abs(following - sigma) < _SETTLED:
             break
         sigma = following
     return sigma
@@ -189,7 +196,7 @@ def least_of_d_time(rho: float, choices: int) -> float:
     for i in range(1, 64):
         term = rho ** ((choices**i - choices) / (choices - 1)) if choices > 1 else rho ** (i - 1)
         total += term
-        if term < 1e-18:
+        if term < _NEGLIGIBLE:
             break
     return total if choices > 1 else 1.0 / (1.0 - rho)
 
@@ -209,7 +216,7 @@ class Impatient:
     @property
     def _idle(self) -> float:
         rate = self.service - self.arrival
-        below = self.patience if abs(rate) < 1e-12 else -expm1(-rate * self.patience) / rate
+        below = self.patience if abs(rate) < _EQUAL * self.service else -expm1(-rate * self.patience) / rate
         return 1.0 / (1.0 + self.arrival * below + self.arrival * exp(-rate * self.patience) / self.service)
 
     @property
@@ -225,22 +232,26 @@ class Impatient:
 
 
 @dataclass(frozen=True)
-class Bulk:
-    """M/M[∞]/1: the server takes all that waits as one batch; a batch takes an exponential time whatever its size.
+class GroupCommit:
+    """M/D[∞]/1: the server takes all that waits as one batch, in a constant time D: a group commit.
 
-    A group commit with no cost a record. With busy states n = 0, 1 … waiting, λ(π_{n−1} − π_n) = μπ_n for n ≥ 1, so they are
-    geometric with ratio r = λ/(λ+μ), and the idle state has λπ_I = μπ₀.
+    After a commit the server is idle with probability e^{−λD}, for 1/λ on average, so it is busy D/(D + e^{−λD}/λ) of the time.
+    Who finds it busy (as many, by PASTA) comes at a moment uniform over the commit, and waits for the rest of it: D/2 on average.
     """
 
     arrival: float
-    service: float
+    commit: float
 
     @property
     def mean_wait(self) -> float:
-        """E[W] until the batch begins."""
-        r = self.arrival / (self.arrival + self.service)
-        first = 1.0 / (1.0 / (1.0 - r) + self.service / self.arrival)
-        return first * r / (1.0 - r) ** 2 / self.arrival
+        """E[W] until the own commit begins."""
+        gap = exp(-self.arrival * self.commit) / self.arrival
+        return self.commit / (self.commit + gap) * self.commit / 2.0
+
+    @property
+    def mean_time(self) -> float:
+        """E[T] until the own commit is done."""
+        return self.mean_wait + self.commit
 
 
 @dataclass(frozen=True)

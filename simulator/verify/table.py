@@ -23,20 +23,24 @@ def show(verdicts: Sequence[Verdict], *, replications: int, confidence: float, s
     for title in ("theory", "engine", "±"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=False)
-    before = ""
-    for verdict in verdicts:
-        exact = not verdict.found.half_width
-        word = Text("ok", "green") if verdict.passed else Text(f"FAILS: {verdict.why}", "bold red")
-        table.add_row(
-            "" if verdict.case == before else verdict.case,
-            verdict.quantity,
-            _figure(verdict.expected),
-            _figure(verdict.found.mean),
-            "exact" if exact else _figure(verdict.found.half_width, 2),
-            word,
-        )
-        before = verdict.case
-    console.print(table, width=max(console.width, 100))
+    for case in dict.fromkeys(verdict.case for verdict in verdicts):
+        of_case = [verdict for verdict in verdicts if verdict.case == case]
+        kept = [verdict for verdict in of_case if verdict.exact and verdict.passed]
+        shown = [verdict for verdict in of_case if verdict not in kept]
+        for number, verdict in enumerate(shown):
+            table.add_row(
+                "" if number else case,
+                verdict.quantity,
+                _figure(verdict.expected),
+                _figure(verdict.found.mean),
+                "exact" if verdict.exact else _figure(verdict.found.half_width, 2),
+                _word(verdict),
+            )
+        if kept:
+            stations = ", ".join(verdict.quantity.removeprefix("L = λT, ") for verdict in kept[1:])
+            what = f"in = out, L = λT ({stations})"
+            table.add_row("" if shown else case, Text(what, "dim"), "", "", Text("exact", "dim"), Text("ok", "green"))
+    console.print(table, width=max(console.width, 120))
     failed = [verdict for verdict in verdicts if not verdict.passed]
     console.print(Text(closing(verdicts), "bold red" if failed else "bold green"))
     console.print(
@@ -46,6 +50,10 @@ def show(verdicts: Sequence[Verdict], *, replications: int, confidence: float, s
             "dim",
         )
     )
+
+
+def _word(verdict: Verdict) -> Text:
+    return Text("ok", "green") if verdict.passed else Text(f"FAILS: {verdict.why}", "bold red")
 
 
 def closing(verdicts: Sequence[Verdict]) -> str:

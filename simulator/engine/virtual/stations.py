@@ -83,6 +83,7 @@ class Queue:
         discipline: of the nodes' queues. With priority, classes are served in their order.
         classes: shares of customers by class, at most five; class 0 is served first.
         then: of the second server; None: there is none.
+        commit_s: the second server takes all that waits at once, in this time; 0: it does not. Instead of `then`.
         policy: the balancer's, by name, or its settings.
         balancers: independent ones.
         weights: of the nodes; None: all alike.
@@ -100,6 +101,7 @@ class Queue:
     discipline: Literal["fcfs", "lifo", "priority"] = "fcfs"
     classes: tuple[float, ...] = (1.0,)
     then: ServiceTime | None = None
+    commit_s: float = 0.0
     policy: str | Settings = "p2c"
     balancers: int = 1
     weights: tuple[float, ...] = ()
@@ -113,6 +115,7 @@ class Observed:
     """What the customers behind the warm-up met, in order of arrival, shape (customers,).
 
     Attributes:
+        arrived_s: when, float64; of those that were served.
         wait_s: in the queue of the node, float64; of those that were served.
         time_s: from arrival to answer, float64; of those that were served.
         node: that served them.
@@ -123,6 +126,7 @@ class Observed:
         events: how many events it took.
     """
 
+    arrived_s: NDArray[np.float64]
     wait_s: NDArray[np.float64]
     time_s: NDArray[np.float64]
     node: NDArray[np.int32]
@@ -197,6 +201,13 @@ def observe(queue: Queue, *, customers: int, warm_up: int = 0, seed: int = 1) ->
     rate = queue.rate_per_s if isinstance(queue.rate_per_s, Rate) else Rate.constant(
         queue.rate_per_s, 1.5 * total / queue.rate_per_s + 100.0 / queue.rate_per_s
     )  # fmt: skip
+    second = (
+        {"commit": {"base": _written(queue.commit_s)}}
+        if queue.commit_s
+        else {"service": queue.then}
+        if queue.then
+        else {}
+    )
     platform = Platform.model_validate(
         {
             "nodes": queue.nodes,
@@ -206,7 +217,7 @@ def observe(queue: Queue, *, customers: int, warm_up: int = 0, seed: int = 1) ->
             "discipline": queue.discipline,
             "priority": [kind.name.lower() for kind in _KINDS],
             "network": {"client": _written(queue.travel_s)},
-            "shards": {"count": 1} if queue.then is None else {"count": 1, "service": queue.then},
+            "shards": {"count": 1, **second},
             "weights": list(queue.weights),
         }
     )
@@ -225,6 +236,7 @@ def observe(queue: Queue, *, customers: int, warm_up: int = 0, seed: int = 1) ->
     rows = results.trace[warm_up:]
     served = rows["status"] == Status.OK
     return Observed(
+        arrived_s=rows["intended_ns"][served] / 1e9,
         wait_s=rows["wait_ns"][served] / 1e9,
         time_s=(rows["done_ns"] - rows["intended_ns"])[served] / 1e9,
         node=rows["node"][served],
