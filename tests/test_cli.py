@@ -61,7 +61,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 
 def _raises(runner: types.ModuleType, error: BaseException) -> None:
-    def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
+    def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool, allowed: frozenset[str]) -> Exit:
         raise error
 
     runner.run_scenario = run_scenario  # type: ignore[attr-defined]
@@ -153,10 +153,10 @@ def test_wrong_use_ends_with_2_and_says_so(sim: Callable[..., Run], arguments: t
 def test_flags_and_variables_override_the_file(
     sim: Callable[..., Run], runner: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Scenario, Path | None, bool]] = []
+    asked: list[tuple[Scenario, Path | None, bool, frozenset[str]]] = []
 
-    def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool) -> Exit:
-        asked.append((scenario, out, quiet))
+    def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool, allowed: frozenset[str]) -> Exit:
+        asked.append((scenario, out, quiet, allowed))
         return Exit.THRESHOLDS
 
     runner.run_scenario = run_scenario  # type: ignore[attr-defined]
@@ -174,11 +174,13 @@ def test_flags_and_variables_override_the_file(
         "--out",
         "there",
         "--quiet",
+        "--allow-target",
+        "a:80",
     )
     assert sim("run", SMOKE, *flags) == (99, "", "")
-    ((scenario, out, quiet),) = asked
+    ((scenario, out, quiet, allowed),) = asked
     assert (scenario.load.accounts, scenario.seed, scenario.clock, scenario.duration) == (500, 5, "virtual", 2 * 10**9)
-    assert (out, quiet) == (Path("there"), True)
+    assert (out, quiet, allowed) == (Path("there"), True, {"a:80"})
 
 
 @pytest.mark.parametrize(
