@@ -180,7 +180,7 @@ def test_flags_and_variables_override_the_file(
     assert sim("run", SMOKE, *flags) == (99, "", "")
     ((scenario, out, quiet, allowed),) = asked
     assert (scenario.load.accounts, scenario.seed, scenario.clock, scenario.duration) == (500, 5, "virtual", 2 * 10**9)
-    assert (out, quiet, allowed) == (Path("there"), True, {"a:80"})
+    assert (out, quiet, allowed) == (Path("there"), True, frozenset({"a:80"}))
 
 
 @pytest.mark.parametrize(
