@@ -112,6 +112,12 @@ def test_littles_law_holds_at_every_station(simulated: Ended) -> None:
         assert row["mean_number"] == pytest.approx(row["little_number"], rel=1e-4)
 
 
+def test_what_the_balancer_could_not_know_is_told(simulated: Ended) -> None:
+    balancer = simulated.summary["balancer"]
+    assert balancer["staleness_regret_mean"] > 0
+    assert balancer["ejections"] == balancer["readmissions"] == 0
+
+
 def test_what_struck_stands_among_the_events_in_its_own_time(simulated: Ended) -> None:
     lines = (simulated.folder / "events.jsonl").read_text("utf-8").splitlines()
     events = [json.loads(line) for line in lines]

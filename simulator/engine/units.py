@@ -51,7 +51,7 @@ class Part:
         health: the balancers' events (EVENT), in order.
         ended_ns: when the last thing happened.
         unbalanced: where customers do not add up.
-        cpu_s: what its process had used by then.
+        cpu_s: what its process used since the unit before it was done; of several, the first bears what they share.
     """
 
     unit: int
@@ -155,7 +155,9 @@ def simulate_units(
             break
     parts = []
     for unit, simulation in zip(units, simulations, strict=True):
-        parts.append(_part(unit, simulation.finish(), time.process_time() - began))
+        results = simulation.finish()
+        used, began = time.process_time() - began, time.process_time()
+        parts.append(_part(unit, results, used))
         _tell(progress, simulations, source.made, int(progress[NOW_NS]))
     return parts
 

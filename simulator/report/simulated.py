@@ -85,6 +85,20 @@ def sections(
     return told
 
 
+def behaviour_of(whole: Whole) -> dict[str, Any]:
+    """What only a simulation knows of a balancer: how much worse than the best node its picks were, and whom it put out.
+
+    Regret is the true load (requests at the node) of the node chosen less the least true load of those up, at the pick.
+    """
+    picks = whole.count(Count.PICKS)
+    ejections = [what for _, _, _, _, what in whole.health if what in (Health.EJECTED_IN_A_ROW, Health.EJECTED_BY_RATE)]
+    return {
+        "staleness_regret_mean": round(whole.count(Count.REGRET) / picks, 6) if picks else None,
+        "ejections": len(ejections),
+        "readmissions": sum(what == Health.READMITTED for *_, what in whole.health),
+    }
+
+
 def _platform(scenario: Scenario) -> dict[str, Any]:
     platform = scenario.fleet
     least = bottleneck(platform)

@@ -62,6 +62,7 @@ class Results:
     credit_lag: CreditLag | None = None  # None: nobody kept a journal
     node_times: list[dict[str, float | None]] | None = None  # of each node, where `measured` is not by node
     extra: dict[str, Any] = field(default_factory=dict)  # keys that only runs on this clock have
+    behaviour: dict[str, Any] = field(default_factory=dict)  # further keys of `balancer`
     extra_series: dict[str, Any] = field(default_factory=dict)  # and columns, int64 of shape (windows,)
 
 
@@ -255,6 +256,7 @@ def summarise(results: Results) -> dict[str, Any]:
             "cv": round(evenness.cv, 6) if evenness else None,
             "noise_floor": round(evenness.noise_floor, 6) if evenness else None,
             "handed_on": handed_on,
+            **results.behaviour,
         },
         "audit": {
             "verdict": results.audit["verdict"],

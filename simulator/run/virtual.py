@@ -26,11 +26,11 @@ from simulator.measure.grid import peak_grid
 from simulator.measure.recorder import open_tallies
 from simulator.measure.validity import Validity
 from simulator.report.export import write_events, write_hlog, write_json, write_series
-from simulator.report.simulated import events_of, node_times, sections
+from simulator.report.simulated import behaviour_of, events_of, node_times, sections
 from simulator.report.summary import Results, series_columns, summarise
 from simulator.report.terminal import Pace, Phase, Snapshot, View
 from simulator.run.folder import whoever_listens
-from simulator.run.memory import rss_bytes
+from simulator.run.memory import pss_bytes
 from simulator.scenario.virtual_plan import processes
 from simulator.shard.layout import shared_array
 from simulator.transaction import Status
@@ -130,7 +130,7 @@ class VirtualRun:
 
     def _look(self, view: View, phase: Phase) -> None:
         pids = [os.getpid(), *(child.pid or 0 for child, _ in self.children)]
-        self.rss_peak_bytes = max(self.rss_peak_bytes, sum(rss_bytes(pid) for pid in pids))
+        self.rss_peak_bytes = max(self.rss_peak_bytes, sum(pss_bytes(pid) for pid in pids))
         with whoever_listens():
             view.update(self._snapshot(phase))
 
@@ -204,6 +204,7 @@ class VirtualRun:
             resources={"rss_peak_bytes": self.rss_peak_bytes, "cpu_s": round(whole.cpu_s, 3)},
             interrupted=self.interrupted, stop_reason="interrupted" if self.interrupted else "duration",
             extra_series={"attempts": whole.virtual.attempts, "retries": whole.virtual.retries},
+            behaviour=behaviour_of(whole),
             node_times=node_times(whole.virtual, whole.measured),
             extra=sections(scenario, whole, tallies, released_s, took_s=self.took_s, processes=len(self.progress)),
         )  # fmt: skip
@@ -265,6 +266,8 @@ def _tallies(whole: Whole, grid_ns: NDArray[np.int64]) -> Tallies:
     """What a client saw, as summary and report read it."""
     virtual = whole.virtual
     tallies = open_tallies(grid_ns, virtual.node_sent.shape[1], virtual.shard_ok.shape[1])
+    # The two that are large are not held twice: filling them from themselves changes nothing.
+    tallies = tallies._replace(node_sent=virtual.node_sent, shard_ok=virtual.shard_ok)
     fill(tallies, virtual)
     tallies.in_flight_max[:] = whole.node_in_flight_max
     tallies.shard_in_flight_max[:] = whole.shard_in_flight_max
