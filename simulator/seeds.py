@@ -42,6 +42,7 @@ class Stream(IntEnum):
     DEPENDENCY = 22  # what a call takes
     DEPENDS = 23  # whether a transaction needs the dependency
     BACKOFF = 24  # jitter of retries
+    MAIL = 26  # virtual clock: which balancer an idle node tells, how a report is rounded
     WHICH_BALANCER = 25
     APERTURE = 30  # which nodes each balancer's aperture holds
     REPORT = 31  # what a balancer rounds at random when a node reports

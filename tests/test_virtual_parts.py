@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.balancer.fleet import Health
 from simulator.engine.virtual import calendar as cal
 from simulator.engine.virtual.client import RETRY, open_budgets, withdraw
 from simulator.engine.virtual.records import ATTEMPT
@@ -28,6 +29,8 @@ from simulator.workload.build import build_source
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from simulator.engine.virtual.simulation import Results
 
 # ---- calendar ----
 
@@ -273,6 +276,56 @@ def test_a_collapse_outlives_its_trigger_and_a_retry_budget_cures_it() -> None:
     before, after = _goodput_after_the_trigger({"ratio": 0.1, "min_per_s": 5.0})
     assert before > 0.99
     assert after > 0.95
+
+
+BUSY = {"nodes": 40, "service": {"mean": "1ms"}, "network": {"client": "50us"}, "shards": {"count": 1}}
+
+
+def _mean_ms(**balancer: Any) -> tuple[float, Results]:  # noqa: ANN401  plain data
+    results = simulate(
+        _scenario(
+            duration="3s", load={"rate": "30000/s", "mix": {"payment": 1}}, platform=BUSY, balancer=balancer,
+            client={"timeout": "5s"},
+        )
+    )  # fmt: skip
+    assert results.unbalanced() == []
+    return (results.measured.response.total().mean_ns or 0.0) / 1e6, results
+
+
+def test_reports_arrive_in_rounds_and_stale_ones_make_a_herd() -> None:
+    fresh, results = _mean_ms(policy="jsq", load="reported", report={"every": "1ms", "delay": "0s"})
+    assert results.count(Count.REPORTS) == pytest.approx(3_000, rel=0.05)
+    stale, results = _mean_ms(policy="jsq", load="reported", report={"every": "100ms"}, balancers=4)
+    assert 30 <= results.count(Count.REPORTS) < 100  # some more while the herd is served
+    blind, _ = _mean_ms(policy="random")
+    assert fresh < blind < stale
+
+
+def test_probes_and_idle_messages_take_their_way_and_are_worth_it() -> None:
+    blind, _ = _mean_ms(policy="random")
+    probed, results = _mean_ms(policy="prequal", balancers=4)
+    assert results.count(Count.MAIL) == pytest.approx(6 * results.count(Count.OFFERED), rel=0.01)  # 3 there, 3 back
+    told, results = _mean_ms(policy="jiq", balancers=4)
+    assert 0 < results.count(Count.MAIL) < results.count(Count.OFFERED)
+    assert max(probed, told) < 0.8 * blind
+
+
+def test_a_node_that_fails_is_ejected_and_comes_back() -> None:
+    results = simulate(
+        _scenario(
+            duration="4s", platform={**BUSY, "nodes": 8, "restart": "1s"},
+            balancer={"policy": "round_robin", "outlier_ejection": {"interval": "100ms", "base": "500ms", "share": 0.2}},
+            faults=[{"at": "1s", "fault": "kill", "target": "node[3]"}],
+        )
+    )  # fmt: skip
+    events = results.fleet.events[: int(results.fleet.event_count[0])]
+    assert set(events["node"].tolist()) == {3}
+    assert set(events["what"].tolist()) >= {Health.EJECTED_IN_A_ROW, Health.READMITTED, Health.FIRST_SENT}
+    first = int(events["time_ns"][0])
+    assert 10**9 < first < 1_050_000_000
+    sent = results.virtual.node_sent[:, 3]
+    assert sent[12:14].sum() == 0  # while it was out
+    assert sent[25:35].sum() > 0
 
 
 @pytest.mark.parametrize(

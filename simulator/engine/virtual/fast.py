@@ -117,7 +117,8 @@ def suits(setup: Setup) -> bool:
         model.discipline == FCFS and not model.staged and model.client_ns == 0 and not len(model.faults)
         and not (model.timeout_ns or model.deadline_ns or model.retries or model.hedges)
         and settings.load == Load.IN_FLIGHT and settings.rule in _PLAIN_RULES
-        and not (settings.outlier or settings.slow_ns or settings.update_ns or settings.aperture_ns)
+        and not (settings.weighted or settings.slow_ns or settings.update_ns or settings.aperture_ns)
+        and not (settings.outlier or model.talks)
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The general engine: every feature of the model, one event after the other, in one kernel.
 
-Events come in the order of time. At one instant: faults, then the balancers' sweeps, then what was scheduled (in
-the order in which it was scheduled), then hedges, deadlines, time-outs (each in the order in which they were set), then
+Events come in the order of time. At one instant: faults, then the balancers' sweeps and mail, then what was scheduled
+(in the order in which it was scheduled), then hedges, deadlines, time-outs (each in the order in which they were set), then
 arrivals. So an answer at the very instant of its time-out is in time, and nothing depends on how arrivals are cut into blocks.
 
 Where the next event comes from:
@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.balancer.choose import choose, note_answered, note_sent, sweep
+from simulator.balancer.choose import choose, note_answered, note_report, note_sent, sweep
+from simulator.balancer.fleet import Rule
+from simulator.balancer.probes import probe_target, probes_due
 from simulator.engine.virtual import calendar as cal
 from simulator.engine.virtual.client import DOUBTFUL, HEDGE, RETRY, backoff_ns, deposit, withdraw
 from simulator.engine.virtual.model import (
@@ -65,8 +67,13 @@ if TYPE_CHECKING:
 NOW, SEQ, WINDOW, FAULT_AT, CALLS, OUT, STRUCK, TOLD, NEED, ENDED = range(10)
 LATE_HEAD, LATE_TAIL, DUE_HEAD, DUE_TAIL, HEDGE_HEAD, HEDGE_TAIL = range(10, 16)
 LINES = 16  # four times head and tail
-SWEEP_NS = 24
-SCALARS = 25
+SWEEP_NS, TICK_NS, SHOT_AT, SHOTS, MAIL_AT, MAIL_COUNT = 24, 25, 26, 27, 28, 30  # the last two: of each direction
+SCALARS = 32
+
+SERVICE, SERVED, BUSY, BUSY_THEN = range(
+    4
+)  # what a node knows of itself: mean service (ns), since the last report, ∫ busy dt
+TO_ASK, TO_TELL = 0, 1  # directions of mail
 
 TO_NODE, TO_SHARD, NEAR, FAR = 0, 1, 2, 3  # lines; NEAR: back from a node, FAR: back from a shard
 INDEX = 16  # random indices a transaction has: one for each attempt
@@ -93,12 +100,17 @@ _NODES, _SHARDS, _DEPENDENCY, _CLIENT = (int(station) for station in Station)
     _EVENTS, _ATTEMPTS, _RETRIES, _HEDGES, _RETRY_EMPTY, _HEDGE_EMPTY, _TIMEOUTS, _DEADLINES, _LATE_ANSWERS, _WASTED, _WASTED_NS,
     _CANCELLED, _REPEATED, _APPLIED_COUNT, _ACKNOWLEDGED, _ACK_NOT_APPLIED, _UNKNOWN_APPLIED, _REFUSED_APPLIED, _CALLS,
     _CALL_LIMIT, _CALL_ERRORS, _CALLS_HUNG, _QUEUE_FULL, _NO_NODES, _NODE_DOWN, _RESETS, _NO_ROOM, _INSIDE_MAX, _LEFT, _OFFERED,
-    _SETTLED_COUNT, _REGRET, _PICKS, _ADMISSION, _ATTEMPTS_ENDED,
+    _SETTLED_COUNT, _REGRET, _PICKS, _ADMISSION, _ATTEMPTS_ENDED, _MAIL, _MAIL_LOST, _REPORTS,
 ) = (int(count) for count in Count)  # fmt: skip
+
+_IDLE, _PROBES = int(Rule.IDLE), int(Rule.PROBES)
+_LEARN = 0.1  # weight of the newest service in a node's mean
 
 # What an event is, once it is known where it comes from.
 _NOWHERE = -2  # nothing is scheduled
-_NOTHING, _ARRIVAL, _TIMER, _DEADLINE, _HEDGE, _SCHEDULED, _SWEEP, _FAULT, _TOLD = range(9)
+_NOTHING, _ARRIVAL, _TIMER, _DEADLINE, _HEDGE, _SCHEDULED, _SWEEP, _FAULT, _TOLD, _ASKED, _HEARD, _TICK, _SHOT = range(
+    13
+)
 
 
 @inlined
@@ -155,13 +167,16 @@ def _level(levels: NDArray[np.int64], load: int, change: int) -> None:
 
 
 @kernel
-def flush_window(nodes: NDArray[np.void], ctl: NDArray[np.int64], virtual: Virtual, until_ns: int) -> None:
+def flush_window(
+    nodes: NDArray[np.void], known: NDArray[np.float64], ctl: NDArray[np.int64], virtual: Virtual, until_ns: int
+) -> None:  # fmt: skip
     """Gives the window that ends its share of the nodes' areas."""
     window = ctl[WINDOW]
     for n in range(nodes.shape[0]):
         _area(nodes, n, until_ns)
         virtual.node_queue_ns[window, n] += nodes[n]["queue_area"]
         virtual.node_busy_ns[window, n] += nodes[n]["busy_area"]
+        known[n, BUSY] += nodes[n]["busy_area"]
         nodes[n]["queue_area"] = 0
         nodes[n]["busy_area"] = 0
 
@@ -542,6 +557,110 @@ def _settle(
         line["attempts"] = live[row]["made"]
 
 
+@kernel
+def _post(
+    ctl: NDArray[np.int64], mail: NDArray[np.void], counts: NDArray[np.int64], way: int, due_ns: int, b: int, n: int,
+    queue: float, latency_ns: float, number: int,
+) -> None:  # fmt: skip
+    """Sends mail; each way takes a constant time, so it arrives in the order in which it was sent."""
+    if ctl[MAIL_COUNT + way] == mail.shape[1]:
+        counts[_MAIL_LOST] += 1
+        return
+    row = mail[way, (ctl[MAIL_AT + way] + ctl[MAIL_COUNT + way]) % mail.shape[1]]
+    ctl[MAIL_COUNT + way] += 1
+    row["time_ns"] = due_ns
+    row["balancer"] = b
+    row["node"] = n
+    row["queue"] = queue
+    row["latency_ns"] = latency_ns
+    row["number"] = number
+
+
+@kernel
+def _next_mail(
+    model: Model, ctl: NDArray[np.int64], mail: NDArray[np.void], shots: NDArray[np.float64]
+) -> tuple[int, int]:  # fmt: skip
+    """When the next mail or report arrives or is due, and which event that is."""
+    time_ns = int64(NEVER_NS)
+    event = _ASKED
+    for way in range(2):
+        if ctl[MAIL_COUNT + way] > 0 and mail[way, ctl[MAIL_AT + way]]["time_ns"] < time_ns:
+            time_ns = int64(mail[way, ctl[MAIL_AT + way]]["time_ns"])
+            event = _ASKED + way
+    if model.report_ns > 0:
+        if ctl[SHOTS] > 0:
+            arrives = int64(shots[ctl[SHOT_AT], 0, 0])
+            if arrives <= time_ns:
+                time_ns = arrives
+                event = _SHOT
+        if ctl[TICK_NS] < time_ns:
+            time_ns = int64(ctl[TICK_NS])
+            event = _TICK
+    return time_ns, event
+
+
+@kernel
+def _deliver(
+    model: Model, nodes: NDArray[np.void], down: NDArray[np.int64], known: NDArray[np.float64], ctl: NDArray[np.int64],
+    settings: Settings, fleet: Fleet, virtual: Virtual, mail: NDArray[np.void], shots: NDArray[np.float64], event: int,
+) -> None:  # fmt: skip
+    """A probe reaches its node, an answer its balancer; or all nodes report, or what they reported reaches all balancers."""
+    now = ctl[NOW]
+    counts = virtual.counts
+    if event == _ASKED or event == _HEARD:
+        way = event - _ASKED
+        row = mail[way, ctl[MAIL_AT + way]]
+        n = int64(row["node"])
+        b = int64(row["balancer"])
+        number = row["number"]
+        queue, latency_ns = row["queue"], row["latency_ns"]
+        ctl[MAIL_AT + way] = (ctl[MAIL_AT + way] + 1) % mail.shape[1]
+        ctl[MAIL_COUNT + way] -= 1
+        counts[_MAIL] += 1
+        if event == _ASKED:
+            if nodes[n]["paused_ns"] > now or down[n]:
+                return  # nobody is there who could answer
+            queue = float(nodes[n]["working"] + nodes[n]["waiting"])
+            # What one more would meet, by the mean service so far: Prequal's nodes take it from like queue lengths in the past.
+            latency_ns = known[n, SERVICE] * max(queue + 1.0, float(model.workers)) / model.workers
+            _post(ctl, mail, counts, TO_TELL, now + model.client_ns, b, n, queue, latency_ns, number)
+        else:
+            word = mix(bits(model.mail_key, number) + np.uint64(n))
+            note_report(settings, fleet, b, n, now, word, queue, latency_ns, 0.0, 0.0, 0.0)
+            ctl[SWEEP_NS] = min(ctl[SWEEP_NS], fleet.next_sweep_ns[b])
+        return
+    if event == _TICK:
+        ctl[TICK_NS] = now + model.report_ns
+        shot = (ctl[SHOT_AT] + ctl[SHOTS]) % shots.shape[0]
+        ctl[SHOTS] += 1
+        shots[shot, 0, 0] = now + model.delay_ns
+        for n in range(nodes.shape[0]):
+            _area(nodes, n, now)
+            busy = known[n, BUSY] + nodes[n]["busy_area"]
+            # Who is dead or stands still says nothing; −1 marks that.
+            silent = down[n] > 0 or nodes[n]["paused_ns"] > now
+            shots[shot, n + 1, 0] = -1.0 if silent else float(nodes[n]["working"] + nodes[n]["waiting"])
+            shots[shot, n + 1, 1] = known[n, SERVICE]
+            shots[shot, n + 1, 2] = (busy - known[n, BUSY_THEN]) / (model.report_ns * model.workers)
+            shots[shot, n + 1, 3] = known[n, SERVED] * 1e9 / model.report_ns
+            known[n, BUSY_THEN] = busy
+            known[n, SERVED] = 0.0
+        return
+    counts[_REPORTS] += 1
+    shot = ctl[SHOT_AT]
+    ctl[SHOT_AT] = (shot + 1) % shots.shape[0]
+    ctl[SHOTS] -= 1
+    for b in range(model.balancers):
+        for n in range(nodes.shape[0]):
+            if shots[shot, n + 1, 0] >= 0.0:
+                word = bits(model.mail_key, (now * nodes.shape[0] + n) * model.balancers + b)
+                note_report(
+                    settings, fleet, b, n, now, word, shots[shot, n + 1, 0], shots[shot, n + 1, 1], shots[shot, n + 1, 2],
+                    shots[shot, n + 1, 3], 0.0,
+                )  # fmt: skip
+        ctl[SWEEP_NS] = min(ctl[SWEEP_NS], fleet.next_sweep_ns[b])
+
+
 @fused
 def _scheduled(calendar: Calendar, attempts: NDArray[np.void], ctl: NDArray[np.int64]) -> int:
     """The next of what is scheduled, from the calendar (−1) or the head of a line (its number); −2: nothing is."""
@@ -569,7 +688,8 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
     nodes: NDArray[np.void], down: NDArray[np.int64], classes: NDArray[np.int32], shards: NDArray[np.void],
     struck: NDArray[np.void], ctl: NDArray[np.int64], budgets: NDArray[np.float64], speed: NDArray[np.float64],
     settings: Settings, fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32],
-    slots: NDArray[np.int64], trace: NDArray[np.void],
+    slots: NDArray[np.int64], trace: NDArray[np.void], known: NDArray[np.float64], mail: NDArray[np.void],
+    shots: NDArray[np.float64],
 ) -> int:  # fmt: skip
     """Runs until it needs more arrivals than batch[start:stop]; returns the position after the last one it took.
 
@@ -620,7 +740,12 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             if event == _NOTHING:
                 ctl[ENDED] = 1
                 return position
-            # Faults and sweeps alone keep no run going: they are done on the way to something else.
+            # Faults, sweeps and mail alone keep no run going: they are done on the way to something else.
+            if model.talks:
+                t, what = _next_mail(model, ctl, mail, shots)
+                if t <= now:
+                    now = t
+                    event = what
             if ctl[SWEEP_NS] <= now:
                 now = ctl[SWEEP_NS]
                 event = _SWEEP
@@ -645,7 +770,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
         ctl[NOW] = now
         counts[_EVENTS] += 1
         while ctl[WINDOW] < edges.shape[0] - 2 and now >= edges[ctl[WINDOW] + 1]:
-            flush_window(nodes, ctl, virtual, edges[ctl[WINDOW] + 1])
+            flush_window(nodes, known, ctl, virtual, edges[ctl[WINDOW] + 1])
             ctl[WINDOW] += 1
         window = ctl[WINDOW]
 
@@ -681,7 +806,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             live[row]["id"] = m["id"]
             live[row]["intended_ns"] = now
             live[row]["amount_minor"] = m["amount_minor"]
-            live[row]["payer"] = m["payer"]
+            live[row]["hashed"] = m["payee"] if model.hashes_payee else m["payer"]
             shard = int64(m["payer"]) // model.units % model.shards
             live[row]["shard"] = shard
             live[row]["window"] = window
@@ -750,6 +875,16 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 nodes[n]["working"] -= 1
                 leave(little, _NODES, now, attempts[a]["entered_ns"])
                 begin = n
+                if model.talks:
+                    known[n, SERVED] += 1.0
+                    if settings.rule == _IDLE and nodes[n]["working"] + nodes[n]["waiting"] == 0:
+                        # Join-Idle-Queue: an idle server tells one balancer at random.
+                        number = int64(live[row]["id"]) * INDEX + attempts[a]["number"]
+                        told = int64(
+                            ((bits(model.mail_key, number) >> np.uint64(32)) * np.uint64(model.balancers))
+                            >> np.uint64(32)
+                        )
+                        _post(ctl, mail, virtual.counts, TO_TELL, now + model.delay_ns, told, n, 0.0, 0.0, number)
                 if model.staged:
                     attempts[a]["stage"] = _TO_SHARD
                     _line(attempts, ctl, TO_SHARD, a, now + model.shard_ns)
@@ -856,6 +991,9 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                     counts[_HEDGES] += 1
                     send = _new_attempt(pool, row)
 
+        elif event >= _ASKED:
+            _deliver(model, nodes, down, known, ctl, settings, fleet, virtual, mail, shots, event)
+
         elif event == _SWEEP:
             following = NEVER_NS
             for b in range(model.balancers):
@@ -908,7 +1046,13 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                     ((bits(model.which_key, index) >> np.uint64(32)) * np.uint64(model.balancers)) >> np.uint64(32)
                 )
             home = int64(live[row]["shard"]) % model.nodes
-            n = choose(settings, fleet, b, now, model.balancer_key, index, np.uint64(live[row]["payer"]), home)
+            if settings.rule == _PROBES:
+                word = bits(model.mail_key, index)
+                probes = probes_due(settings, fleet.probing, b)
+                for j in range(probes):
+                    asked = probe_target(fleet.ready, b, word, j, probes, fleet.span[b])
+                    _post(ctl, mail, counts, TO_ASK, now + model.client_ns, b, asked, 0.0, 0.0, index)
+            n = choose(settings, fleet, b, now, model.balancer_key, index, np.uint64(live[row]["hashed"]), home)
             live[row]["waiting"] += 1
             attempts[send]["sent_ns"] = now
             if n < 0:
@@ -979,6 +1123,8 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             took = draw_ns(model.times, NODE_TIMES, model.tables, model.node_key, index)
             if nodes[n]["slowness"] != 1.0:
                 took = int64(took * nodes[n]["slowness"])
+            if model.talks:
+                known[n, SERVICE] += (took - known[n, SERVICE]) * (_LEARN if known[n, SERVICE] > 0.0 else 1.0)
             if gone:
                 counts[_WASTED] += 1
                 counts[_WASTED_NS] += took
@@ -1056,14 +1202,14 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
 def give_up(  # noqa: C901  one case for each stage
     model: Model, pool: Pool, nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64],
     edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64],
-    trace: NDArray[np.void], now: int,
+    trace: NDArray[np.void], known: NDArray[np.float64], now: int,
 ) -> None:  # fmt: skip
     """The run is over: what is not settled is in doubt, and every station is cleared so that its sums are whole."""
     live, attempts = pool.live, pool.attempts
     while ctl[WINDOW] < edges.shape[0] - 2 and now >= edges[ctl[WINDOW] + 1]:
-        flush_window(nodes, ctl, virtual, edges[ctl[WINDOW] + 1])
+        flush_window(nodes, known, ctl, virtual, edges[ctl[WINDOW] + 1])
         ctl[WINDOW] += 1
-    flush_window(nodes, ctl, virtual, now)
+    flush_window(nodes, known, ctl, virtual, now)
     ctl[NOW] = now
     for a in range(attempts.shape[0]):
         if attempts[a]["live"] != NONE and attempts[a]["inside"]:

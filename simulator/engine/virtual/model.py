@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from simulator.balancer.policy import settings_of
+from simulator.balancer.fleet import Rule
+from simulator.balancer.policy import RING_LEAST, TABLE_SIZE, settings_from
 from simulator.engine.virtual.client import JITTERS, open_budgets, retried_answers
 from simulator.engine.virtual.records import FAULT, Faults
 from simulator.engine.virtual.service import TIMES, Tables, compile_times
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from simulator.balancer.fleet import Settings
     from simulator.fault.schedule import Strike
+    from simulator.scenario.balancing import Balancer
     from simulator.scenario.client import Client
     from simulator.scenario.fleet import Platform
     from simulator.scenario.model import Scenario
@@ -65,6 +67,11 @@ class Model(NamedTuple):
     cancel: int
     units: int
     balancers: int
+    talks: int  # 1: nodes tell balancers something, by reports or messages
+    report_ns: int  # between two reports; 0: none
+    delay_ns: int  # from a node to a balancer, of reports and idle messages
+    hashes_payee: int
+    mail_key: np.uint64
     node_key: np.uint64
     shard_key: np.uint64
     call_key: np.uint64
@@ -100,6 +107,8 @@ class Setup:
     in_flight: int = 262_144
     drain_ns: int = 15_000_000_000
     seed: int = 1
+    ring_least: int = RING_LEAST
+    table_size: int = TABLE_SIZE
     attempts: int = field(default=0)  # rows; 0: half as many again as transactions
 
     @property
@@ -113,6 +122,7 @@ class Setup:
 
 def compile_unit(
     platform: Platform, client: Client, settings: Settings, *, seed: int, unit: int = 0, balancers: int = 1,
+    balancer: Balancer | None = None,
     strikes: Sequence[Strike] = (), in_flight: int = 262_144, drain_ns: int = 15_000_000_000,
 ) -> Setup:  # fmt: skip
     """A unit of a platform, with its share of nodes and shards.
@@ -127,6 +137,7 @@ def compile_unit(
         seed: of the run.
         unit: which of `platform.units`.
         balancers: independent ones in front of each unit.
+        balancer: of the scenario: reports, weights, and what its tables need; None: nothing of these.
         strikes: the faults of the whole platform, as `fault.schedule.Schedule` expands them.
         in_flight: see `Setup`.
         drain_ns: see `Setup`.
@@ -146,7 +157,11 @@ def compile_unit(
     for place, name in enumerate(platform.priority):
         classes[Kind[name.upper()]] = place
     own = slice(unit * nodes, (unit + 1) * nodes)
-    weights = np.array(platform.weights or np.ones(platform.nodes), np.float64)[own]
+    speed = np.array(platform.weights or np.ones(platform.nodes), np.float64)[own]
+    told = balancer.weights if balancer is not None else ()
+    weights = np.array(told, np.float64)[own] if told else speed
+    report = balancer.report if balancer is not None else None
+    idle = settings.rule == Rule.IDLE and settings.infer_idle == 0
     model = Model(
         nodes=nodes, workers=platform.workers, queue=platform.queue, discipline=DISCIPLINES[platform.discipline],
         adaptive_ns=platform.adaptive_after, client_ns=platform.network.client, shard_ns=platform.network.shard,
@@ -168,6 +183,11 @@ def compile_unit(
         jitter=JITTERS[retries.jitter] if retries is not None else 0,
         hedge_ns=hedge.after if hedge is not None else 0, hedges=hedge.max if hedge is not None else 0,
         cancel=int(client.cancel), units=platform.units, balancers=balancers,
+        talks=int(report is not None or idle or settings.rule == Rule.PROBES),
+        report_ns=report.every if report is not None else 0,
+        delay_ns=report.delay if report is not None else platform.network.client,
+        hashes_payee=int(balancer is not None and balancer.hash.key == "payee"),
+        mail_key=stream_key(seed, Stream.MAIL),
         node_key=stream_key(seed, Stream.NODE_SERVICE), shard_key=stream_key(seed, Stream.SHARD_SERVICE),
         call_key=stream_key(seed, Stream.DEPENDENCY), depends_key=stream_key(seed, Stream.DEPENDS),
         backoff_key=stream_key(seed, Stream.BACKOFF), which_key=stream_key(seed, Stream.WHICH_BALANCER),
@@ -175,8 +195,10 @@ def compile_unit(
         times=times, tables=tables, classes=classes, faults=fault_rows(strikes, unit, nodes),
     )  # fmt: skip
     return Setup(
-        model=model, speed=weights, budgets=open_budgets(client), settings=settings, weights=weights,
+        model=model, speed=speed, budgets=open_budgets(client), settings=settings, weights=weights,
         in_flight=in_flight, drain_ns=drain_ns, seed=seed,
+        ring_least=balancer.hash.ring if balancer is not None else RING_LEAST,
+        table_size=balancer.hash.table if balancer is not None else TABLE_SIZE,
     )  # fmt: skip
 
 
@@ -218,8 +240,10 @@ def compile_scenario(scenario: Scenario, unit: int = 0) -> Setup:
     strikes = Schedule(
         scenario.faults, scenario.fleet.nodes, duration_ns, scenario.seed, restart_ns=scenario.fleet.restart
     ).strikes
+    settings = settings_from(scenario.balancer, weights=scenario.fleet.weights, virtual=True)
     return compile_unit(
-        scenario.fleet, scenario.client, settings_of(scenario.balancer.policy), seed=scenario.seed, unit=unit,
+        scenario.fleet, scenario.client, settings, seed=scenario.seed, unit=unit,
+        balancers=scenario.balancer.balancers, balancer=scenario.balancer,
         strikes=strikes, in_flight=scenario.dispatcher.in_flight, drain_ns=scenario.dispatcher.drain,
     )  # fmt: skip
 

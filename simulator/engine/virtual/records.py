@@ -47,7 +47,7 @@ LIVE = np.dtype(
         ("intended_ns", "<i8"),
         ("amount_minor", "<i8"),
         ("hedge_ns", "<i8"),  # when the next hedge is due
-        ("payer", "<u4"),
+        ("hashed", "<u4"),  # the account that consistent hashing keeps together: payer or payee
         ("older", "<i4"),  # neighbours in the list of deadlines
         ("newer", "<i4"),
         ("before", "<i4"),  # neighbours in the list of hedges
@@ -157,6 +157,19 @@ TRACE = np.dtype(
         ("spare", "u1"),
     ]
 )
+
+# A probe on its way to a node, or what a node says of itself on its way to a balancer.
+MAIL = np.dtype(
+    [
+        ("time_ns", "<i8"),
+        ("balancer", "<i4"),
+        ("node", "<i4"),
+        ("queue", "<f8"),
+        ("latency_ns", "<f8"),
+        ("number", "<i8"),
+    ]
+)
+MAIL_KEPT = 65_536  # under way in each direction; more are lost, and counted
 
 FAULT = np.dtype([("time_ns", "<i8"), ("what", "<i8"), ("node", "<i8"), ("value", "<f8")])
 

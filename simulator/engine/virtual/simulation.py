@@ -20,7 +20,7 @@ from simulator.balancer.policy import open_fleet
 from simulator.engine.virtual import fast, general
 from simulator.engine.virtual.calendar import ENTRY, open_calendar
 from simulator.engine.virtual.model import CLASSES, Setup, compile_scenario
-from simulator.engine.virtual.records import NEVER_NS, NODE, NONE, SHARD, TRACE, open_pool
+from simulator.engine.virtual.records import MAIL, MAIL_KEPT, NEVER_NS, NODE, NONE, SHARD, TRACE, open_pool
 from simulator.engine.virtual.tally import Count, Station, Virtual, fill, open_virtual
 from simulator.measure.grid import peak_grid
 from simulator.measure.histogram import SparseHistograms, WindowHistograms
@@ -166,7 +166,8 @@ class Simulation:
         )
         self._virtual = open_virtual(len(grid_ns) - 1, model.nodes, model.shards)
         self._fleet = open_fleet(
-            setup.settings, model.nodes, model.balancers, weights=setup.weights, seed=setup.seed
+            setup.settings, model.nodes, model.balancers, weights=setup.weights, seed=setup.seed,
+            ring_least=setup.ring_least, table_size=setup.table_size,
         )  # fmt: skip
         self.simple = fast.suits(setup) if simple is None else simple
         rows = (1, 1) if self.simple else (setup.in_flight, setup.attempt_rows)
@@ -187,9 +188,14 @@ class Simulation:
         self._struck = np.zeros(2 * setup.attempt_rows if len(model.faults) else 2, ENTRY)
         self._budgets = setup.budgets.copy()
         self._trace = np.zeros(traced, TRACE)
+        self._known = np.zeros((model.nodes, 4))
+        self._mail = np.zeros((2, MAIL_KEPT if model.talks else 1), MAIL)
+        rounds = model.delay_ns // model.report_ns + 2 if model.report_ns else 1
+        self._shots = np.zeros((rounds, model.nodes + 1 if model.report_ns else 1, 4))
         self._virtual.levels[0] = model.nodes
         ctl = np.zeros(general.SCALARS, np.int64)
         ctl[general.LATE_HEAD : general.LINES + 8] = NONE
+        ctl[general.TICK_NS] = model.report_ns
         ctl[general.SWEEP_NS] = int(self._fleet.next_sweep_ns.min())
         self._ctl = ctl
         self._last_ns = 0
@@ -238,7 +244,7 @@ class Simulation:
                 batch, position, len(batch), int(last), end_ns, self._setup.model, self._pool, self._calendar, self._nodes,
                 self._down, self._classes, self._shards, self._struck, self._ctl, self._budgets, self._setup.speed,
                 self._setup.settings, self._fleet, self._edges, self._virtual, self._windows.dense, self._windows.slots,
-                self._trace,
+                self._trace, self._known, self._mail, self._shots,
             )
         )  # fmt: skip
 
@@ -254,7 +260,7 @@ class Simulation:
             ended_ns = end_ns if self.inside else self.now_ns
             general.give_up(
                 self._setup.model, self._pool, self._nodes, self._shards, self._ctl, self._edges, self._virtual,
-                self._windows.dense, self._windows.slots, self._trace, ended_ns,
+                self._windows.dense, self._windows.slots, self._trace, self._known, ended_ns,
             )  # fmt: skip
         response = self._windows.finish()
         return Results(
@@ -299,7 +305,9 @@ def simulate(
     if grid_ns is None:
         grid_ns = peak_grid(int(rate.duration_s * 1e9), setup.drain_ns, int(peak_s * 1e9))
     simulation = Simulation(setup, grid_ns, events_per_s=4.0 * peak_per_s / scenario.fleet.units, traced=traced)
-    transactions = source if source is not None else build_source(scenario, payees=False)
+    transactions = (
+        source if source is not None else build_source(scenario, payees=scenario.balancer.hash.key == "payee")
+    )
     block = np.zeros(BLOCK, TRANSACTION)
     units = scenario.fleet.units
     while count := transactions.fill(block):

@@ -64,6 +64,9 @@ class Count(IntEnum):
     PICKS = 32
     ADMISSION = 33  # attempts refused by admission control
     ATTEMPTS_ENDED = 34  # rows of attempts given back
+    MAIL = 35  # probes, their replies and idle messages that arrived
+    MAIL_LOST = 36  # of these: not sent, because too many were under way
+    REPORTS = 37  # rounds of reports that arrived
 
 
 COUNTS_KEPT = len(Count)
