@@ -14,8 +14,8 @@ from simulator.transaction import Kind, Status
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE, _EXPIRE = (
-    int(leg) for leg in (Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE, Leg.EXPIRE)
+_NONE, _TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE = (
+    int(leg) for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE)
 )
 _DEAD = int(Leg.DEAD)
 
@@ -41,39 +41,60 @@ def places(rows: NDArray[np.void]) -> NDArray[np.int64]:
     return places
 
 
-def wrong(rows: list[Any], legs: list[tuple[int, int, int]]) -> str:  # noqa: C901, PLR0911  a table
-    """What is wrong with one transaction, of which `legs` (leg, fingerprint, place) were applied.
+def sound_legs(kind: int) -> list[list[int]]:
+    """The legs that an applied transaction of a kind may have, sorted."""
+    if kind == Kind.AUTHORIZE:
+        return [[_RESERVE]]
+    return [[_RELEASE]] if kind == Kind.VOID else [[_TRANSFER], [_DEBIT, _CREDIT]]
 
-    "" if nothing, "half" for a debit without its credit, "absent" for none at all.
+
+def wrong(rows: list[Any], legs: list[tuple[int, int, int]]) -> str:  # noqa: PLR0911  a table
+    """What is wrong with one transaction, of which `legs` (leg, fingerprint, place) stand in the journals.
+
+    A leg `NONE` is a logged refusal. "" if nothing is wrong, "half" for a debit without its credit, "absent" if what its
+    client was told stands nowhere.
     """
     if not rows:
         return "invented"
     if len(rows) > 1:
         return "idempotency"
     row = rows[0]
-    if int(row["kind_reason"]) & 7 == Kind.LOOKUP:
+    kind, status = int(row["kind_reason"]) & 7, int(row["status"])
+    if kind == Kind.LOOKUP:
         return "invented" if legs else ""
-    status = int(row["status"])
-    if status != Status.OK:
-        return "failed_but_applied" if legs and status != Status.UNKNOWN else ""
+    booked = [leg for leg in legs if leg[0] != _NONE]
+    refused = [leg for leg in legs if leg[0] == _NONE]
+    if status == Status.UNKNOWN:
+        return ""
+    if status != Status.OK and booked:
+        return "failed_but_applied"
+    if status == Status.OK and refused:
+        return "idempotency"  # refused once and applied later, or the other way round
+    if status == Status.OK:
+        return _wrong_in(row, booked, sound_legs(kind))
+    if status in (Status.REJECTED, Status.FAILED) and row["lsn"]:
+        return _wrong_in(row, refused, [[_NONE]])
+    return "idempotency" if refused else ""  # told that it was not decided, and yet it was
+
+
+def _wrong_in(row: Any, legs: list[tuple[int, int, int]], lawful: list[list[int]]) -> str:  # noqa: ANN401, PLR0911  a table
     kinds = sorted(leg for leg, _, _ in legs)
+    prints = {print_ for _, print_, _ in legs}
     if not kinds:
         return "absent"
     if len(set(kinds)) < len(kinds) or (_TRANSFER in kinds and len(kinds) > 1):
-        return "duplicated"
-    if any(print_ != int(row["fingerprint"]) for _, print_, _ in legs):
+        return "duplicated" if len(prints) == 1 else "idempotency"  # the second time with other parameters
+    if prints != {int(row["fingerprint"])}:
         return "altered"
     if kinds == [_DEBIT]:
         return "half"
     if kinds == [_DEBIT, _DEAD]:
         return "dead_letter"
-    kind = int(row["kind_reason"]) & 7
-    lawful: list[list[int]] = [[_TRANSFER], [_DEBIT, _CREDIT]]
-    if kind == Kind.AUTHORIZE:
-        lawful = [[_RESERVE]]
-    elif kind == Kind.VOID:
-        lawful = [[_RELEASE]]
     if kinds not in lawful:
         return "torn"
-    told = (int(row["shard"]) << 32) | int(row["lsn"])
-    return "" if all(place == told for leg, _, place in legs if leg != _CREDIT) else "phantom"
+    return "" if all(place == place_of(row) for leg, _, place in legs if leg != _CREDIT) else "phantom"
+
+
+def place_of(row: Any) -> int:  # noqa: ANN401  one HISTORY row
+    """The place in a shard's log that a client was told, as `places` writes it."""
+    return (int(row["shard"]) << 32) | int(row["lsn"])
