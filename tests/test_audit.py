@@ -139,7 +139,8 @@ def test_the_last_record_of_a_shard_is_missed_though_no_gap_can_show_it(books: B
     found = found_in(books)
     assert "log_gap" not in found["anomalies"]
     assert key in named(found)["lost"]
-    assert {i for ids in named(found).values() for i in ids} == behind | {key}
+    assert {i for ids in named(found).values() for i in ids} <= behind | {key}  # of each anomaly the first 20 are named
+    assert sum(found["anomalies"][name] for name in named(found)) >= len(behind | {key})
 
 
 @pytest.mark.parametrize("renumbered", [False, True], ids=["as it was", "renumbered"])
