@@ -259,7 +259,7 @@ def note_fired(
 
 
 @kernel
-def settle(  # noqa: C901, PLR0915  a kernel is long but straight
+def settle(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
     outcomes: NDArray[np.void], start: int, stop: int, now_ns: int, settings: Settings, fleet: Fleet, split: Split,
     hot: HotKeys, flight: InFlight,
     history: NDArray[np.void], history_count: NDArray[np.int64], tallies: Tallies, dense: Dense,
