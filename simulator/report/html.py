@@ -189,7 +189,9 @@ def _tiles(summary: dict[str, Any]) -> list[Tile]:
     dropped = counts.get("dropped") or 0
     virtual = summary.get("clock") == "virtual"
     audit_tile = {
-        "clean": Tile("Audit", "clean", "each applied once, or not at all" if virtual else _clean_note(summary), "good"),
+        "clean": Tile(
+            "Audit", "clean", "each applied once, or not at all" if virtual else _clean_note(summary), "good"
+        ),
         "anomalies": Tile("Audit", "anomalies", f"{count(sum(audit.get('anomalies', {}).values()))} found", "bad"),
         "unknown": Tile("Audit", "unknown", "the books could not be checked", "warn"),
     }
