@@ -14,6 +14,7 @@ import yaml
 from simulator.cli import main
 from simulator.errors import Exit
 from simulator.scenario.platform import PLUGIN_GROUP
+from simulator.scenario.vary import expand, parse_axes
 from simulator.transaction import OUTCOME, TRANSACTION, Status
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ def test_every_scenario_shown_is_valid_with_the_overrides_shown(
 ) -> None:
     monkeypatch.chdir(ROOT)
     verb, *rest = command
+    if "--vary" in rest:
+        at = rest.index("--vary")
+        axes = parse_axes([rest[at + 1]])
+        assert len(expand(Path(rest[0]), axes, [], {})) == len(axes[0].values) > 1
+        rest = rest[:at] + rest[at + 2 :]
     if verb in {"run", "check"} and rest and not rest[0].startswith("--"):
         code = main(["check", *rest])
         assert (code, capsys.readouterr().err) == (Exit.OK, "")
