@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,11 @@ def test_every_scenario_shown_is_valid_with_the_overrides_shown(
         assert len(expand(Path(rest[0]), axes, [], {})) == len(axes[0].values) > 1
         rest = rest[:at] + rest[at + 2 :]
     if verb in {"run", "check"} and rest and not rest[0].startswith("--"):
-        code = main(["check", *rest])
+        varied = [word for flag, word in pairwise(rest) if flag == "--vary"]
+        for variant in expand(Path(rest[0]), parse_axes(varied), [], {}) if varied else []:
+            assert len(variant.settings) == len(varied)
+        plain = [word for word in rest if word != "--vary" and word not in varied]
+        code = main(["check", *plain])
         assert (code, capsys.readouterr().err) == (Exit.OK, "")
 
 
