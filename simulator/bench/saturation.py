@@ -27,7 +27,7 @@ _DRAIN_S = 30.0
 # A tally: the counts by status, the sum of the answered ids, then the counts of what was not applied by reason.
 _ID_SUM = len(Status)
 _REASONS = _ID_SUM + 1
-_TALLY = _REASONS + len(Reason)
+_TALLY = _REASONS + max(Reason) + 1
 _OK = int(Status.OK)
 
 
