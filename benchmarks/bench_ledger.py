@@ -14,7 +14,8 @@ from simulator.bench.naive import DictLedger, requests_of
 from simulator.bench.premade import AS_THEY_COME, Premade, premake
 from simulator.bench.rig import OPENING_MINOR
 from simulator.ledger.books import open_books
-from simulator.ledger.post import JOURNAL, MARKS, REPLIES, apply
+from simulator.ledger.output import JOURNAL, MARKS, REPLIES
+from simulator.ledger.post import apply
 from simulator.shard.layout import RECORD, Shape
 from simulator.transaction import OUTCOME, TRANSACTION, Status
 

@@ -19,7 +19,7 @@ TRANSACTION = np.dtype(
         ("related", "<u8"),  # the id this refunds, posts or voids; 0: none
         ("payer", "<u4"),  # account numbers: customers first, merchants behind them
         ("payee", "<u4"),
-        ("slot", "<u4"),  # the dispatcher's in-flight slot, echoed in the outcome
+        ("slot", "<u4"),  # the dispatcher's in-flight slot, echoed in the outcome; in a VOTE its Reason
         ("kind", "u1"),  # Kind
         ("message", "u1"),  # what a ring record is: simulator.shard.layout.Message
         ("node", "<u2"),  # the node it entered
@@ -30,8 +30,7 @@ TRANSACTION = np.dtype(
 OUTCOME = np.dtype(
     [
         ("id", "<u8"),
-        ("lsn", "<u4"),  # position in the shard's log; 0: nothing was logged
-        ("epoch", "<u4"),  # raised when the logs may have lost positions, and only then are positions given out again
+        ("lsn", "<u8"),  # position in the shard's log; 0: nothing was logged
         (
             "answered_ns",
             "<i8",
@@ -81,11 +80,11 @@ class Reason(IntEnum):
     STATE = 6  # the life-cycle does not allow it: the hold is already posted, voided or expired
     ACCOUNT = 7  # no such account, or payer and payee are the same
     AMOUNT = 8  # not a positive amount
-    NODE_DOWN = 9  # the node stopped before it answered
+    NODE_DOWN = 9  # the node stopped before it answered; or, rejected: before it had decided (protocol tcc)
     TIMEOUT = 10  # no answer when the drain ended
     IN_FLIGHT = 11  # dropped: the dispatcher's in-flight table was full
     LATE = 12  # dropped: too late to send
-    LIMIT = 13  # a stated bound of the platform: open holds a shard, positions in a shard's log
+    LIMIT = 13  # a stated bound: open holds or undecided transfers of a shard, positions in its log, what an account may hold
     CIRCUIT = 14  # the balancer had no node that may take it: a circuit limit, or none is available
     POISON = 15  # failed: it could not be booked, try after try; see simulator.shard.dead_letters
     DEPENDENCY = 16  # booked here, but the dependency said error or was at its limit

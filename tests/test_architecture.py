@@ -191,7 +191,8 @@ def test_a_scenario_is_read_without_the_platform() -> None:
 
 
 def test_the_auditor_trusts_no_kernel_that_books() -> None:
-    bookers = importers_of("simulator.ledger.post", "simulator.ledger.replay", "simulator.ledger.window")
+    kernels = ("post", "replay", "window", "exchange", "tcc", "credit", "output")
+    bookers = importers_of(*(f"simulator.ledger.{name}" for name in kernels))
     assert not {module for module in bookers if within(module, "simulator.audit")}
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from simulator.ledger.books import AVAILABLE, RESERVED, Books, open_books
 from simulator.ledger.flaws import INT64_MAX, Flaw, PoisonError, is_poisoned, threshold_of
-from simulator.ledger.post import FLAW, JOURNAL, MARKS, POISON_FAR, POISON_NEAR, REPLIES, TAKEN, apply, bury
+from simulator.ledger.output import FLAW, JOURNAL, MARKS, POISON_FAR, POISON_NEAR, REPLIES, TAKEN
+from simulator.ledger.post import apply, bury
 from simulator.shard.layout import RECORD, Leg, Message, Shape
 from simulator.transaction import OUTCOME, TRANSACTION, Kind, Reason, Status
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.ledger import books as ledger_books
 from simulator.ledger.books import Books, rows_of
-from simulator.ledger.post import JOURNAL
+from simulator.ledger.output import JOURNAL
 from simulator.shard import worker
 from simulator.shard.image import ImageError, image_path
 from simulator.shard.journal import JournalReader, journal_path

@@ -36,18 +36,19 @@ OF_THE_PRESENT = {"now_ns", "hold_ids", "hold_made_ns", "hold_ends"}
 class Platform:
     """Two nodes in this process, turned by hand."""
 
-    def __init__(self, folder: Path, snapshot_records: int = 10**9) -> None:
+    def __init__(self, folder: Path, snapshot_records: int = 10**9, shape: Shape = SHAPE) -> None:
         self.folder = folder
+        self.shape = shape
         self.snapshot_records = snapshot_records
-        self.board = Board(SHAPE)
+        self.board = Board(shape)
         self.wiring = Wiring(SHAPE.nodes, 1_024)
-        self.backend = EmbeddedBackend(SHAPE, self.wiring, self.board)
+        self.backend = EmbeddedBackend(shape, self.wiring, self.board)
         self.nodes = [self.start(n) for n in range(SHAPE.nodes)]
         self.answers: dict[int, tuple[int, int, int]] = {}
 
     def start(self, number: int) -> Node:
         node = Node(
-            number, SHAPE, self.wiring, self.board, folder=self.folder, durability=Durability.OS, interval_ns=0, run=1,
+            number, self.shape, self.wiring, self.board, folder=self.folder, durability=Durability.OS, interval_ns=0, run=1,
             snapshot_records=self.snapshot_records,
         )  # fmt: skip
         self.board.nodes["state"][number] = NodeState.READY

@@ -65,8 +65,8 @@ def test_every_shipped_scenario_loads_and_has_thresholds(path: Path) -> None:
     assert metrics & {"response_time", "ok"} or scenario.faults  # a run with faults is about the books
 
 
-def test_seven_scenarios_are_shipped() -> None:
-    assert {"hardware", "peak", "record-2019", "smoke", "smoke-kill", "stages", "trace"} <= {
+def test_eight_scenarios_are_shipped() -> None:
+    assert {"dual-write-control", "hardware", "peak", "record-2019", "smoke", "smoke-kill", "stages", "trace"} <= {
         path.stem for path in SHIPPED
     }
 
@@ -563,11 +563,24 @@ MISTAKES = {
     ),
     "restarts without end": ("nodes: 2", "restarts: 100_001", "backend.embedded.restarts: ", "the most is 100000"),
     "holds that expire at once": ("nodes: 2", "hold_expiry: 0s", "backend.embedded.hold_expiry: ", "at least 1ms"),
-    "a protocol of later": (
+    "an unknown protocol": ("nodes: 2", "protocol: tc", "backend.embedded.protocol: ", "did you mean tcc?"),
+    "a balance limit below what customers open with": (
         "nodes: 2",
-        "protocol: tcc",
-        "backend.embedded.protocol: ",
-        "not available yet; use outbox",
+        "balance_limit: 9999.99 CNY",
+        "backend.embedded.balance_limit: ",
+        "9999.99 CNY is less than the 10000 CNY",
+    ),
+    "a limit that nobody gives money back for": (
+        "nodes: 2",
+        "protocol: unsafe_dual_write, balance_limit: 20000 CNY",
+        "backend.embedded.balance_limit: ",
+        "write protocol: outbox or tcc",
+    ),
+    "a limit where shards move": (
+        "nodes: 2",
+        "nodes: 2, balance_limit: 20000 CNY, rebalance: auto",
+        "backend.embedded.balance_limit: ",
+        "leave balance_limit or rebalance out",
     ),
     "an unknown durability": ("nodes: 2", "durability: grup", "backend.embedded.durability: ", "did you mean group?"),
     "two backends": ("embedded:", "noop: {}\n  embedded:", "x.yaml:6: backend: ", "embedded and noop are named"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.kernel import kernel
+from simulator.kernel import int64, kernel
 from simulator.measure.histogram import Histogram
 from simulator.seeds import mix
 from simulator.shard.layout import Leg
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 1 << 18  # payments at most, on average; 32 MiB of sides
 _TRANSFER, _DEBIT, _CREDIT = int(Leg.TRANSFER), int(Leg.DEBIT), int(Leg.CREDIT)
+_COMMIT, _CONFIRMED = int(Leg.COMMIT), int(Leg.CONFIRMED)  # what they are called under `protocol: tcc`
 _REFUND = int(Kind.REFUND)
 _SIDE = np.dtype(
     [("id", "<u8"), ("committed_ns", "<i8"), ("shard", "<i8"), ("leg", "u1"), ("hot", "u1"), ("_", "u1", (6,))]
@@ -46,7 +47,11 @@ def pick_sides(
     for frame in range(counts.shape[0]):
         for i in range(at, at + counts[frame]):
             r = records[i]
-            leg = r["leg"]
+            leg = int64(r["leg"])
+            if leg == _COMMIT:
+                leg = _DEBIT
+            elif leg == _CONFIRMED:
+                leg = _CREDIT
             moves = leg == _TRANSFER or leg == _DEBIT or leg == _CREDIT
             if not moves or r["kind"] == _REFUND or (mix(r["id"]) & mask) != np.uint64(0) or used[0] == sides.shape[0]:
                 continue

@@ -30,6 +30,10 @@ _LEG_NONE, _DEAD = int(Leg.NONE), int(Leg.DEAD)
 _TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE, _EXPIRE = (
     int(leg) for leg in (Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE, Leg.EXPIRE)
 )
+_BEGIN, _COMMIT, _ABORT, _CONFIRMED, _TAKE_BACK = (
+    int(leg) for leg in (Leg.BEGIN, Leg.COMMIT, Leg.ABORT, Leg.CONFIRMED, Leg.TAKE_BACK)
+)
+_LAST = int(max(Leg))
 _POST = int(Kind.POST)
 _MISPLACED, _UNREAD = 0, 1
 _AVAILABLE, _RESERVED = AVAILABLE, RESERVED
@@ -43,7 +47,7 @@ def split_in(header: Any) -> Split:  # noqa: ANN401  one FILE_HEADER record; num
 
 
 @kernel
-def add_in_clients_words(
+def add_in_clients_words(  # noqa: C901  a table of legs
     records: NDArray[np.void], split: Split, merged: NDArray[np.int64], counts: NDArray[np.int64],
     examples: NDArray[np.uint64],
 ) -> None:  # fmt: skip
@@ -67,10 +71,17 @@ def add_in_clients_words(
         amount = r["amount_minor"]
         of_payer = payer - split.customers
         of_payee = payee - split.customers
-        if leg > _EXPIRE:
+        if leg > _LAST:
             counts[_UNREAD] += 0 <= of_payer < split.hot or 0 <= of_payee < split.hot
             continue
         if 0 <= of_payer < split.hot:
+            if leg == _TAKE_BACK:
+                merged[of_payer, _AVAILABLE] += amount
+            elif leg == _COMMIT:
+                merged[of_payer, _RESERVED] -= amount
+            elif (leg == _BEGIN or leg == _ABORT) and r["kind"] != _POST:
+                merged[of_payer, _AVAILABLE] -= amount if leg == _BEGIN else -amount
+                merged[of_payer, _RESERVED] += amount if leg == _BEGIN else -amount
             if leg == _TRANSFER or leg == _DEBIT:
                 merged[of_payer, _RESERVED if r["kind"] == _POST else _AVAILABLE] -= amount
             elif leg == _RESERVE:
@@ -79,7 +90,7 @@ def add_in_clients_words(
             elif leg == _RELEASE or leg == _EXPIRE:
                 merged[of_payer, _AVAILABLE] += amount
                 merged[of_payer, _RESERVED] -= amount
-        if 0 <= of_payee < split.hot and (leg == _TRANSFER or leg == _CREDIT):
+        if 0 <= of_payee < split.hot and (leg == _TRANSFER or leg == _CREDIT or leg == _CONFIRMED):
             merged[of_payee, _AVAILABLE] += amount
 
 

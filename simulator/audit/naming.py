@@ -14,10 +14,20 @@ from simulator.transaction import Kind, Status
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_NONE, _TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE = (
-    int(leg) for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE)
+# Legs that book nothing for a transaction's client: an audit of what became of it passes over them.
+SILENT = (Leg.NONE, Leg.EXPIRE, Leg.REFUSED, Leg.SUSPENDED, Leg.PASSED, Leg.ALARM)
+# Steps, each of which another one must settle. They set money aside or promise to take it; they pay nobody.
+_STEPS = ((Leg.BEGIN, (Leg.COMMIT, Leg.ABORT)), (Leg.TRIED, (Leg.CONFIRMED, Leg.ROLLED_BACK)))
+_ONLY_STEPS = frozenset({Leg.BEGIN, Leg.ABORT, Leg.TRIED, Leg.ROLLED_BACK})
+_AT_HOME = frozenset({Leg.TRANSFER, Leg.DEBIT, Leg.COMMIT, Leg.RESERVE, Leg.RELEASE})  # stand where the client was told
+_MOVED = (
+    [Leg.TRANSFER],
+    [Leg.DEBIT, Leg.CREDIT],
+    [Leg.COMMIT, Leg.CONFIRMED],
+    [Leg.DEBIT, Leg.SEND_BACK, Leg.TAKE_BACK],  # lawful: refused at the payee's shard, and given back
 )
-_DEAD = int(Leg.DEAD)
+_HALF = ([Leg.DEBIT], [Leg.COMMIT], [Leg.DEBIT, Leg.SEND_BACK])
+_DEAD = ([Leg.DEBIT, Leg.DEAD], [Leg.COMMIT, Leg.DEAD], [Leg.DEBIT, Leg.DEAD, Leg.SEND_BACK])
 
 
 @kernel
@@ -41,18 +51,38 @@ def places(rows: NDArray[np.void]) -> NDArray[np.int64]:
     return places
 
 
-def sound_legs(kind: int) -> list[list[int]]:
-    """The legs that an applied transaction of a kind may have, sorted."""
-    if kind == Kind.AUTHORIZE:
-        return [[_RESERVE]]
-    return [[_RELEASE]] if kind == Kind.VOID else [[_TRANSFER], [_DEBIT, _CREDIT]]
+def end_of(legs: list[int]) -> str:  # noqa: PLR0911  a table
+    """What the legs of one transaction (without SILENT ones) amount to.
+
+    "moved", "held", "released": applied in full. "none": nothing of it. "undecided": money set aside, and no decision.
+    "dead_letter": the far leg could not be booked. "half": a part, which is lawful only while the other is on its way.
+    "duplicated", "torn": what must never be.
+    """
+    paid = sorted(leg for leg in legs if leg not in _ONLY_STEPS)
+    if len(set(paid)) < len(paid) or (Leg.TRANSFER in paid and len(paid) > 1):
+        return "duplicated"
+    open_steps = [legs.count(step) - sum(legs.count(leg) for leg in settles) for step, settles in _STEPS]
+    if paid in _HALF:
+        return "half"
+    if paid in _DEAD:
+        return "dead_letter"
+    if paid:
+        end = {Leg.RESERVE: "held", Leg.RELEASE: "released"}.get(Leg(paid[0])) if len(paid) == 1 else None
+        end = end or ("moved" if paid in _MOVED else "torn")
+        return end if not any(open_steps) else "torn"
+    if open_steps[0] > 0:
+        return "undecided"
+    if min(open_steps) < 0:
+        return "torn"
+    return "half" if open_steps[1] else "none"
 
 
-def wrong(rows: list[Any], legs: list[tuple[int, int, int]]) -> str:  # noqa: PLR0911  a table
-    """What is wrong with one transaction, of which `legs` (leg, fingerprint, place) stand in the journals.
+def wrong(  # noqa: C901, PLR0911  a table
+    rows: list[Any], legs: list[tuple[int, int, int]]
+) -> str:
+    """What is wrong with one transaction, of which `legs` (leg, fingerprint, place; no SILENT ones) were applied.
 
-    A leg `NONE` is a logged refusal. "" if nothing is wrong, "half" for a debit without its credit, "absent" if what its
-    client was told stands nowhere.
+    "" if nothing, "half" for a part whose other part may be on its way, "absent" for none at all.
     """
     if not rows:
         return "invented"
@@ -62,39 +92,24 @@ def wrong(rows: list[Any], legs: list[tuple[int, int, int]]) -> str:  # noqa: PL
     kind, status = int(row["kind_reason"]) & 7, int(row["status"])
     if kind == Kind.LOOKUP:
         return "invented" if legs else ""
-    booked = [leg for leg in legs if leg[0] != _NONE]
-    refused = [leg for leg in legs if leg[0] == _NONE]
+    end = end_of([leg for leg, _, _ in legs])
     if status == Status.UNKNOWN:
         return ""
-    if status != Status.OK and booked:
-        return "failed_but_applied"
-    if status == Status.OK and refused:
-        return "idempotency"  # refused once and applied later, or the other way round
-    if status == Status.OK:
-        return _wrong_in(row, booked, sound_legs(kind))
-    if status in (Status.REJECTED, Status.FAILED) and row["lsn"]:
-        return _wrong_in(row, refused, [[_NONE]])
-    return "idempotency" if refused else ""  # told that it was not decided, and yet it was
-
-
-def _wrong_in(row: Any, legs: list[tuple[int, int, int]], lawful: list[list[int]]) -> str:  # noqa: ANN401, PLR0911  a table
-    kinds = sorted(leg for leg, _, _ in legs)
-    prints = {print_ for _, print_, _ in legs}
-    if not kinds:
+    if status != Status.OK:
+        if any(leg not in _ONLY_STEPS for leg, _, _ in legs):
+            return "failed_but_applied"
+        return {"none": "", "torn": "torn"}.get(end, "half")
+    if end in ("none", "undecided") or (end == "half" and all(leg in _ONLY_STEPS for leg, _, _ in legs)):
         return "absent"
-    if len(set(kinds)) < len(kinds) or (_TRANSFER in kinds and len(kinds) > 1):
-        return "duplicated" if len(prints) == 1 else "idempotency"  # the second time with other parameters
-    if prints != {int(row["fingerprint"])}:
+    if end == "duplicated":
+        return "duplicated"
+    if any(print_ != int(row["fingerprint"]) for _, print_, _ in legs):
         return "altered"
-    if kinds == [_DEBIT]:
+    if end == "half":
         return "half"
-    if kinds == [_DEBIT, _DEAD]:
+    if end == "dead_letter":
         return "dead_letter"
-    if kinds not in lawful:
+    if end != {Kind.AUTHORIZE: "held", Kind.VOID: "released"}.get(Kind(kind), "moved"):
         return "torn"
-    return "" if all(place == place_of(row) for leg, _, place in legs if leg != _CREDIT) else "phantom"
-
-
-def place_of(row: Any) -> int:  # noqa: ANN401  one HISTORY row
-    """The place in a shard's log that a client was told, as `places` writes it."""
-    return (int(row["shard"]) << 32) | int(row["lsn"])
+    told = (int(row["shard"]) << 32) | int(row["lsn"])
+    return "" if all(place == told for leg, _, place in legs if leg in _AT_HOME) else "phantom"

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from simulator.shard.layout import NO_LIMIT, Protocol
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 AVAILABLE = 0
 RESERVED = 1
+
+# Where a peer answers (votes, money sent back), new transfers leave three quarters of each outbox to answers and decisions.
+# That is enough that no node ever waits for a peer that waits for it: docs/shards.md has the argument.
+_ANSWERED_SHIFT = 2
 
 # A journal record has four bytes for a position. A shard that comes near the end refuses requests with Reason.LIMIT; what is
 # left above is for credits, which cannot be refused, and more than all outboxes together can hold.
@@ -32,6 +38,12 @@ class State(IntEnum):
     HELD = 1  # an authorize with an amount left to post or void
     CLOSED = 2  # an authorize wholly posted or voided
     REFUNDABLE = 3  # the payee's side of a payment or post; `remaining` may be refunded
+    # Only with `protocol: tcc`; see simulator.ledger.tcc.
+    POSTING = 4  # a hold of which a post is under way: nothing else may be done to it until that is decided
+    TRYING = 5  # home: begun and not decided; `remaining_minor` has the slot that waits for the answer
+    TRIED = 6  # the payee's shard: promised, and not yet told what to do
+    ROLLED_BACK = 7  # the payee's shard: promised, and cancelled
+    SUSPENDED = 8  # the payee's shard: cancelled before it was tried
 
 
 # What may happen to a remembered transaction, and what it is afterwards. Anything not listed is refused with Reason.STATE
@@ -41,6 +53,9 @@ ENTRY_LIFE_CYCLE: dict[tuple[State, str], tuple[State, ...]] = {
     (State.HELD, "void"): (State.HELD, State.CLOSED),
     (State.HELD, "expiry"): (State.CLOSED,),
     (State.REFUNDABLE, "refund"): (State.REFUNDABLE,),  # until nothing remains: then EXCEEDS
+    (State.HELD, "try"): (State.POSTING,),  # a post to a shard of another node, under `tcc`
+    (State.POSTING, "commit"): (State.HELD, State.CLOSED),
+    (State.POSTING, "abort"): (State.HELD,),
 }
 
 # One remembered transaction: what its client asked for, what it was told, and what can still be done to it.
@@ -68,12 +83,18 @@ class Books(NamedTuple):
     node: int
     shards: int
     accounts_count: int
+    protocol: int  # layout.Protocol
+    limit_minor: int  # what an account may hold; NO_LIMIT: anything
+    outbox_shift: int  # new transfers use 1 / 2**shift of an outbox; the rest is for what answers a peer
     accounts: NDArray[np.int64]  # (owned accounts, 2): available, reserved
     base: NDArray[np.int64]  # (s,) row of the shard's first account; -1: not owned
     place: NDArray[np.int64]  # (s,) the shard's place in entries, slots and used; -1: not owned
     owner: NDArray[np.int64]  # (s,) the node that owns the shard
     lsn: NDArray[np.int64]  # (s,) last position written
     holds: NDArray[np.int64]  # (s,) open holds
+    tries: NDArray[np.int64]  # (s,) entries TRYING or TRIED: carried over like open holds
+    undecided: NDArray[np.int64]  # (1,) entries TRYING, all shards: each needs outbox room for its decision
+    incoming: NDArray[np.int64]  # (owned accounts,) promised to take, minor units; empty without `tcc` or a limit
     transit_out: NDArray[np.int64]  # (s, peer) sent from here, minor units, ever
     transit_in: NDArray[np.int64]  # (s, peer) arrived here from the peer, minor units, ever
     sequence_out: NDArray[np.int64]  # (s, peer) last message number sent
@@ -91,9 +112,12 @@ class Books(NamedTuple):
 
 # Which part of a field is one shard's: what a move hands over, and a snapshot need not keep of the others.
 BY_ACCOUNT = ("accounts",)  # rows from base[s] on
-BY_SHARD = ("lsn", "holds", "transit_out", "transit_in", "sequence_out", "sequence_in")  # row s
+BY_SHARD = ("lsn", "holds", "transit_out", "transit_in", "sequence_out", "sequence_in", "tries")  # row s
 BY_PLACE = ("entries", "slots", "used", "current", "carried", "hold_ids", "hold_made_ns", "hold_ends")  # row place[s]
-OF_THE_NODE = ("node", "shards", "accounts_count", "base", "place", "owner", "now_ns")
+OF_THE_NODE = (
+    "node", "shards", "accounts_count", "base", "place", "owner", "now_ns", "protocol", "limit_minor", "outbox_shift",
+    "undecided", "incoming",  # only with protocols under which shards do not move
+)  # fmt: skip
 assert {*BY_ACCOUNT, *BY_SHARD, *BY_PLACE, *OF_THE_NODE} == {*Books._fields}  # noqa: S101  a field left out would stay behind
 
 
@@ -145,16 +169,23 @@ def open_books(shape: Shape, node: int, *, any_shard: bool = False) -> Books:
         ):
             part.view(np.uint8).fill(0)
     s = shape.shards
+    tcc, limited = shape.protocol == Protocol.TCC, shape.balance_limit_minor != NO_LIMIT
     return Books(
         node=node,
         shards=s,
         accounts_count=shape.accounts,
+        protocol=int(shape.protocol),
+        limit_minor=shape.balance_limit_minor,
+        outbox_shift=_ANSWERED_SHIFT if tcc or limited else 0,
         accounts=accounts,
         base=base,
         place=place,
         owner=owner,
         lsn=np.zeros(s, np.int64),
         holds=np.zeros(s, np.int64),
+        tries=np.zeros(s, np.int64),
+        undecided=np.zeros(1, np.int64),
+        incoming=np.zeros(len(accounts) if tcc and limited else 0, np.int64),
         transit_out=np.zeros((s, s), np.int64),
         transit_in=np.zeros((s, s), np.int64),
         sequence_out=np.zeros((s, s), np.int64),

@@ -1,4 +1,4 @@
-"""A digest of booked legs and logged refusals in bounded memory: Σ hash(leg) mod 2¹²⁸ in 4,096 buckets by id.
+"""A digest of booked legs in bounded memory: Σ hash(leg) mod 2¹²⁸ in 4,096 buckets by transaction id.
 
 One digest is kept of what was acknowledged, one of what was applied; they must agree. A sum of 128-bit hashes does not let a
 loss and a duplicate cancel, as plain counts do, and a bucket that differs says where to look: listing then needs the ids
@@ -26,11 +26,20 @@ SIDE_DEBIT = 1
 SIDE_CREDIT = 2
 SIDE_RESERVE = 3
 SIDE_RELEASE = 4
-SIDE_REFUSAL = 5
+# Steps that no client sees, each of which another one must take back: added with the first, subtracted with the second.
+STEP_BEGUN = 5  # at home: BEGIN, then COMMIT or ABORT
+STEP_PROMISED = 6  # at the payee's shard: TRIED, then CONFIRMED or ROLLED_BACK
+STEP_RETURNED = 7  # SEND_BACK, then TAKE_BACK
 
-_NONE, _TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE = (
-    int(leg) for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE)
+_TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE = (
+    int(leg) for leg in (Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE)
 )
+_BEGIN, _COMMIT, _ABORT, _TRIED, _CONFIRMED, _ROLLED_BACK, _SEND_BACK, _TAKE_BACK = (
+    int(leg)
+    for leg in (
+        Leg.BEGIN, Leg.COMMIT, Leg.ABORT, Leg.TRIED, Leg.CONFIRMED, Leg.ROLLED_BACK, Leg.SEND_BACK, Leg.TAKE_BACK,
+    )
+)  # fmt: skip
 _AUTHORIZE, _VOID, _LOOKUP = int(Kind.AUTHORIZE), int(Kind.VOID), int(Kind.LOOKUP)
 
 
@@ -59,18 +68,55 @@ def position(shard: int, lsn: int) -> np.uint64:
 
 
 @inlined
+def hash_of_side(key: np.uint64, print_: np.uint64, side: int, place: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """The 128-bit hash of one side of a transaction, as (low, high)."""
+    low = mix((print_ ^ mix(place)) + np.uint64(side) * np.uint64(0xD6E8FEB86659FD93))
+    return low, mix(low ^ np.uint64(0xE7037ED1A0B428DB) ^ np.uint64(key))
+
+
+@inlined
 def add_side(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, side: int, place: np.uint64) -> None:
     """Adds the 128-bit hash of one side of a transaction to its bucket.
 
     `place` is the `position` that its client was told, which is that of the near side; 0 for the far side.
     """
-    low = mix((print_ ^ mix(place)) + np.uint64(side) * np.uint64(0xD6E8FEB86659FD93))
-    high = mix(low ^ np.uint64(0xE7037ED1A0B428DB) ^ np.uint64(key))
+    low, high = hash_of_side(key, print_, side, place)
     bucket = bucket_of(key)
     before = sums[bucket, 0]
     after = before + low
     sums[bucket, 0] = after
     sums[bucket, 1] += high + np.uint64(after < before)
+
+
+@kernel
+def take_step(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, step: int, again: bool) -> None:  # noqa: FBT001  a kernel's arguments are positional
+    """Adds the hash of a step to its bucket; `again`: subtracts it, because the step that answers it was taken."""
+    low, high = hash_of_side(key, print_, step, np.uint64(0))
+    bucket = bucket_of(key)
+    before = sums[bucket, 0]
+    if again:
+        sums[bucket, 0] = before - low
+        sums[bucket, 1] -= high + np.uint64(before < low)
+    else:
+        after = before + low
+        sums[bucket, 0] = after
+        sums[bucket, 1] += high + np.uint64(after < before)
+
+
+@kernel
+def add_exchange(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, leg: int, place: np.uint64) -> None:
+    """Adds a leg of what passed between two shards of different nodes (`simulator.ledger.exchange`)."""
+    if leg == _BEGIN or leg == _COMMIT or leg == _ABORT:
+        take_step(sums, key, print_, STEP_BEGUN, leg != _BEGIN)
+    if leg == _TRIED or leg == _CONFIRMED or leg == _ROLLED_BACK:
+        take_step(sums, key, print_, STEP_PROMISED, leg != _TRIED)
+    if leg == _SEND_BACK or leg == _TAKE_BACK:
+        take_step(sums, key, print_, STEP_RETURNED, leg != _SEND_BACK)
+    if leg == _COMMIT:
+        add_side(sums, key, print_, SIDE_DEBIT, place)
+    if leg == _CONFIRMED or leg == _SEND_BACK:
+        # Money that was sent back did arrive: what comes after is the platform's own doing.
+        add_side(sums, key, print_, SIDE_CREDIT, np.uint64(0))
 
 
 @inlined
@@ -85,24 +131,18 @@ def add_acknowledged(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64
         add_side(sums, key, print_, SIDE_CREDIT, np.uint64(0))
 
 
-@inlined
-def add_refused(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, kind: int, place: np.uint64) -> None:
-    """Adds the refusal of a transaction of this kind that was logged at `place`; a lookup logs nothing of its own."""
-    if kind != _LOOKUP:
-        add_side(sums, key, print_, SIDE_REFUSAL, place)
-
-
 @kernel
 def add_legs(records: NDArray[np.void], sums: NDArray[np.uint64]) -> None:
-    """Adds every client-visible leg and refusal of `records` (RECORD) to `sums` (uint64, shape (BUCKETS, 2))."""
+    """Adds every client-visible leg of `records` (RECORD) to `sums` (uint64, shape (BUCKETS, 2))."""
     for i in range(records.shape[0]):
         r = records[i]
         leg = r["leg"]
         key = r["id"]
         print_ = fingerprint(key, r["amount_minor"], r["related"], r["payer"], r["payee"], r["kind"])
         place = position(r["shard"], r["lsn"])
-        if leg == _NONE:
-            add_side(sums, key, print_, SIDE_REFUSAL, place)
+        if leg >= _BEGIN:
+            add_exchange(sums, key, print_, leg, place)
+            continue
         if leg == _TRANSFER or leg == _DEBIT:
             add_side(sums, key, print_, SIDE_DEBIT, place)
         if leg == _TRANSFER or leg == _CREDIT:

@@ -97,6 +97,32 @@ def flaw_of_far_leg(books: Books, origin: int, shard: int, m: np.void) -> int:
 
 
 @inlined
+def flaw_at_home(  # noqa: PLR0911  one line for each
+    books: Books, origin: int, shard: int, commits: bool, returns: bool, m: np.void  # noqa: FBT001  a kernel knows no keywords
+) -> int:  # fmt: skip
+    """What keeps a peer's answer to a transfer (a vote, money that comes back) from being booked at the payer's shard.
+
+    `commits`: money leaves what is reserved. `returns`: it comes from transit(origin → shard).
+    """
+    amount = m["amount_minor"]
+    payer = int64(m["payer"])
+    if amount <= 0:
+        return _AMOUNT
+    if payer >= books.accounts_count:
+        return _ACCOUNT
+    if books.lsn[shard] >= _LSN_LAST:
+        return _POSITIONS
+    row = books.base[shard] + payer // books.shards
+    if commits and books.accounts[row, RESERVED] < amount:
+        return _RESERVED
+    if commits and books.transit_out[shard, origin] > INT64_MAX - amount:
+        return _TRANSIT
+    if returns and books.transit_in[shard, origin] > INT64_MAX - amount:
+        return _TRANSIT
+    return _BALANCE if returns and books.accounts[row, AVAILABLE] > INT64_MAX - amount else _NONE
+
+
+@inlined
 def flaw_of_request(  # noqa: PLR0911  one line for each
     books: Books, shard: int, far: int, row: int, closes: bool, m: np.void  # noqa: FBT001  a kernel knows no keywords
 ) -> int:  # fmt: skip

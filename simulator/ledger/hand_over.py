@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.kernel import int64, kernel
+from simulator.ledger.exchange import is_backward
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,13 +94,16 @@ def send_on(
     outbox_head: NDArray[np.int64],
     acked: NDArray[np.int64],
 ) -> None:
-    """Puts those of messages[:count] that are still owed into the outbox to the owner of their far shard, in order."""
+    """Puts those of messages[:count] that are still owed into the outbox to the owner of the shard that they go to, in order."""
     shards = np.uint32(books.shards)
     mask = outbox.shape[1] - 1
     for i in range(count):
         m = messages[i]
-        far = int64(m["payee"] % shards)
-        if acked[far, int64(m["payer"] % shards)] < int64(m["sequence"]):
-            row = books.owner[far]
+        to = int64(m["payee"] % shards)
+        origin = int64(m["payer"] % shards)
+        if is_backward(m["message"]):
+            to, origin = origin, to
+        if acked[to, origin] < int64(m["sequence"]):
+            row = books.owner[to]
             outbox[row, outbox_head[row] & mask] = m
             outbox_head[row] += 1

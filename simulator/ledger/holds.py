@@ -1,8 +1,9 @@
 """Holds that nobody completes: found in the order they were made, and released when their term is over.
 
 A term is the same for all holds, so they expire in the order they were made and a queue is enough. A completed hold stays in the
-queue until it is at its front, or until the queue is full and is swept: open holds are at most half of it (`holds_max`), so
-a sweep always makes room, and costs as much as the pushes since the one before.
+queue until it is at its front, or until the queue is full and is swept: open holds are at most half of it (`pending_max`), so
+a sweep always makes room, and costs as much as the pushes since the one before. A hold of which a post is under way
+(`protocol: tcc`) waits at the front until that is decided, and those behind it with it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from simulator.shard.layout import Leg
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_HELD, _CLOSED = int(State.HELD), int(State.CLOSED)
+_HELD, _CLOSED, _POSTING = int(State.HELD), int(State.CLOSED), int(State.POSTING)
 _EXPIRE = int(Leg.EXPIRE)
-_JOURNAL, _TAKEN, _FLAW = 0, 4, 5  # positions in `marks`, as in simulator.ledger.post
+_JOURNAL, _TAKEN, _FLAW = 0, 4, 5  # positions in `marks`, as in simulator.ledger.output
 _FLAW_RESERVED = int(Flaw.RESERVED)
 
 
@@ -30,7 +31,10 @@ _FLAW_RESERVED = int(Flaw.RESERVED)
 def is_open(books: Books, place: int, key: np.uint64) -> bool:
     """Whether a hold still has something to post or void."""
     generation, position = find(books, place, key)
-    return generation >= 0 and books.entries[place, generation, position]["state"] == _HELD
+    if generation < 0:
+        return False
+    state = books.entries[place, generation, position]["state"]
+    return state == _HELD or state == _POSTING
 
 
 @kernel
@@ -79,6 +83,8 @@ def expire(books: Books, term_ns: int, journal: NDArray[np.void], marks: NDArray
             if books.hold_made_ns[place, at] + term_ns > books.now_ns[0]:
                 break
             generation, position = find(books, place, books.hold_ids[place, at])
+            if generation >= 0 and books.entries[place, generation, position]["state"] == _POSTING:
+                break
             books.hold_ends[place, 0] += 1
             if generation < 0 or books.entries[place, generation, position]["state"] != _HELD:
                 continue

@@ -1,5 +1,7 @@
 """The kernels that book transactions: requests at the payer's shard (its home, which decides), credits at the payee's.
 
+The default protocol's path is here; what the others need beside it is called from here, in `simulator.ledger.exchange`.
+
 Invariants, checked by the tests in `tests/test_ledger.py` against a plain-Python model:
   * each shard balances: Σ available + Σ reserved + Σ transit_out − Σ transit_in = its opening balance, after every message;
   * available and reserved are never negative;
@@ -16,26 +18,32 @@ import numpy as np
 
 from simulator.kernel import inlined, int64, kernel, prefetch
 from simulator.ledger.books import AVAILABLE, LSN_MAX, RESERVED, Books, State
-from simulator.ledger.flaws import Flaw, PoisonError, flaw_of_far_leg, flaw_of_request, is_poisoned
+from simulator.ledger.credit import credit_here, has_room
+from simulator.ledger.exchange import begin_here, receive
+from simulator.ledger.flaws import INT64_MAX, Flaw, PoisonError, flaw_of_far_leg, flaw_of_request, is_poisoned
 from simulator.ledger.holds import note_hold
-from simulator.ledger.window import find, holds_max, remember
+from simulator.ledger.output import (
+    FLAW,
+    GAPS,
+    JOURNAL,
+    POISON_FAR,
+    POISON_NEAR,
+    REFUSED,
+    REPLIES,
+    TAKEN,
+    fill_entry,
+    reply,
+    send,
+    write,
+)  # fmt: skip
+from simulator.ledger.tcc import tries_are_full
+from simulator.ledger.window import find
 from simulator.seeds import mix
-from simulator.shard.layout import Leg, Message
+from simulator.shard.layout import Leg, Message, Protocol
 from simulator.transaction import Kind, Reason, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-# Where each count stands in the `marks` array.
-JOURNAL = 0  # records in the open frame
-REPLIES = 1  # replies that wait for it
-GAPS = 2  # credits that came out of order; 0 unless a peer is broken
-REFUSED = 3  # requests refused for a full queue
-TAKEN = 4  # messages that the last `apply` took, also if it raised
-FLAW = 5  # why it stopped in front of the next one; 0: for want of room
-POISON_NEAR = 6  # requests whose hashed id is below this raise; 0: none
-POISON_FAR = 7  # the same for far legs
-MARKS = 8
 
 _AHEAD = 12  # messages between asking for a cache line and using it: about a memory latency
 
@@ -44,69 +52,16 @@ _OK, _REJECTED, _FAILED = int(Status.OK), int(Status.REJECTED), int(Status.FAILE
 _NONE, _FUNDS, _DUPLICATE, _OVERFLOW = int(Reason.NONE), int(Reason.FUNDS), int(Reason.DUPLICATE), int(Reason.OVERFLOW)
 _NOT_FOUND, _EXCEEDS, _STATE, _LIMIT = int(Reason.NOT_FOUND), int(Reason.EXCEEDS), int(Reason.STATE), int(Reason.LIMIT)
 _ACCOUNT, _AMOUNT, _POISON = int(Reason.ACCOUNT), int(Reason.AMOUNT), int(Reason.POISON)
-_LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_CREDIT, _LEG_RESERVE, _LEG_RELEASE = (
-    int(leg) for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE)
+_LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_RESERVE, _LEG_RELEASE = (
+    int(leg) for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.RESERVE, Leg.RELEASE)
 )
 _LEG_DEAD = int(Leg.DEAD)
-_REQUEST, _CREDIT = int(Message.REQUEST), int(Message.CREDIT)
-_FLAW_MESSAGE = int(Flaw.MESSAGE)
-_PLAIN, _HELD, _CLOSED, _REFUNDABLE = (int(s) for s in State)
-
-
-@inlined
-def write(
-    books: Books, journal: NDArray[np.void], marks: NDArray[np.int64], shard: int, leg: int, reason: int, m: np.void
-) -> int:
-    """Appends the record of one leg to the open frame; returns its lsn."""
-    lsn = books.lsn[shard] + 1
-    books.lsn[shard] = lsn
-    record = journal[marks[JOURNAL]]
-    marks[JOURNAL] += 1
-    record["id"] = m["id"]
-    record["amount_minor"] = m["amount_minor"]
-    record["related"] = m["related"]
-    record["payer"] = m["payer"]
-    record["payee"] = m["payee"]
-    record["lsn"] = lsn
-    record["shard"] = shard
-    record["kind"] = m["kind"]
-    record["leg"] = leg
-    record["reason"] = reason
-    return lsn
-
-
-@inlined
-def reply(
-    replies: NDArray[np.void], marks: NDArray[np.int64], shard: int, lsn: int, status: int, reason: int, m: np.void
-) -> None:
-    """Queues the answer to a request; it is released once the open frame is as durable as asked."""
-    outcome = replies[marks[REPLIES]]
-    marks[REPLIES] += 1
-    outcome["id"] = m["id"]
-    outcome["lsn"] = lsn
-    outcome["slot"] = m["slot"]
-    outcome["shard"] = shard
-    outcome["status"] = status
-    outcome["reason"] = reason
-
-
-@inlined
-def fill_entry(
-    books: Books, place: int, lsn: int, status: int, reason: int, state: int, remaining: int, m: np.void
-) -> None:
-    """Remembers a transaction under its id."""
-    generation, position = remember(books, place, m["id"])
-    entry = books.entries[place, generation, position]
-    entry["amount_minor"] = m["amount_minor"]
-    entry["remaining_minor"] = remaining
-    entry["related"] = m["related"]
-    entry["payer"] = m["payer"]
-    entry["payee"] = m["payee"]
-    entry["lsn"] = lsn
-    entry["kind"] = m["kind"]
-    entry["status"] = status
-    entry["reason"] = reason
-    entry["state"] = state
+_REQUEST, _CREDIT, _UNSAFE_CREDIT = int(Message.REQUEST), int(Message.CREDIT), int(Message.UNSAFE_CREDIT)
+_LAST_MESSAGE = int(max(Message))
+_FLAW_MESSAGE, _FLAW_BALANCE = int(Flaw.MESSAGE), int(Flaw.BALANCE)
+_OUTBOX, _TCC = int(Protocol.OUTBOX), int(Protocol.TCC)
+_PLAIN, _HELD, _CLOSED, _REFUNDABLE = int(State.PLAIN), int(State.HELD), int(State.CLOSED), int(State.REFUNDABLE)
+_POSTING, _TRYING = int(State.POSTING), int(State.TRYING)
 
 
 @inlined
@@ -130,45 +85,12 @@ def related_entry(  # noqa: PLR0911  one line for each refusal
         if entry["kind"] != _AUTHORIZE or entry["status"] != _OK:
             return -1, 0, _NOT_FOUND
         if entry["state"] != _HELD:
-            return -1, 0, _STATE
+            return -1, 0, _LIMIT if entry["state"] == _POSTING else _STATE
         if entry["payer"] != m["payer"] or entry["payee"] != m["payee"]:
             return -1, 0, _ACCOUNT
     if m["amount_minor"] > entry["remaining_minor"]:
         return -1, 0, _EXCEEDS
     return generation, position, _NONE
-
-
-@inlined
-def credit_here(
-    books: Books, journal: NDArray[np.void], marks: NDArray[np.int64], origin: int, shard: int, m: np.void
-) -> None:
-    """Books the far leg at the payee's shard: Dr transit(origin → here), Cr payee. It cannot be refused."""
-    amount = m["amount_minor"]
-    shards = np.uint32(books.shards)
-    books.sequence_in[shard, origin] += 1
-    books.transit_in[shard, origin] += amount
-    books.accounts[books.base[shard] + m["payee"] // shards, AVAILABLE] += amount
-    lsn = write(books, journal, marks, shard, _LEG_CREDIT, _NONE, m)
-    state = _PLAIN if m["kind"] == _REFUND else _REFUNDABLE
-    fill_entry(books, books.place[shard], lsn, _OK, _NONE, state, amount, m)
-
-
-@inlined
-def send_credit(
-    books: Books, outbox: NDArray[np.void], outbox_head: NDArray[np.int64], sequence: int, far: int, m: np.void
-) -> None:
-    """Puts the far leg of `m`, number `sequence` of its shard pair, into the outbox to the far shard's node."""
-    peer = books.owner[far]
-    message = outbox[peer, outbox_head[peer] & (outbox.shape[1] - 1)]
-    message["id"] = m["id"]
-    message["amount_minor"] = m["amount_minor"]
-    message["related"] = m["related"]
-    message["payer"] = m["payer"]
-    message["payee"] = m["payee"]
-    message["kind"] = m["kind"]
-    message["message"] = _CREDIT
-    message["sequence"] = sequence
-    outbox_head[peer] += 1
 
 
 @inlined
@@ -211,6 +133,9 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
         generation, position = find(books, place, m["related"])
         if generation >= 0 and books.entries[place, generation, position]["payer"] == payer:
             entry = books.entries[place, generation, position]
+            if entry["state"] == _TRYING:
+                reply(replies, marks, shard, 0, _REJECTED, _STATE, m)  # there is no answer yet
+                return
             reply(replies, marks, shard, entry["lsn"], entry["status"], entry["reason"], m)
         else:
             reply(replies, marks, shard, 0, _REJECTED, _NOT_FOUND, m)
@@ -226,7 +151,9 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
             and entry["kind"] == kind
             and entry["related"] == m["related"]
         )
-        if same:
+        if same and entry["state"] == _TRYING:
+            entry["remaining_minor"] = m["slot"]  # whoever asked last is answered, when it is decided
+        elif same:
             reply(replies, marks, shard, entry["lsn"], entry["status"], entry["reason"], m)
         else:
             reply(replies, marks, shard, 0, _REJECTED, _DUPLICATE, m)
@@ -240,11 +167,13 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
     moves = kind == _PAYMENT or kind == _REFUND or kind == _POST
     remote = moves and payee < books.accounts_count and far != shard and books.place[far] < 0
     peer = books.owner[far]
-    if remote and outbox_head[peer] - outbox_forgotten[peer] >= outbox.shape[1]:
+    tried = remote and books.protocol == _TCC
+    under_way = outbox_head[peer] - outbox_forgotten[peer] + books.undecided[0]
+    if remote and under_way >= outbox.shape[1] >> books.outbox_shift:
         marks[REFUSED] += 1
         reply(replies, marks, shard, 0, _REJECTED, _OVERFLOW, m)
         return
-    if books.lsn[shard] >= LSN_MAX or (kind == _AUTHORIZE and books.holds[shard] >= holds_max(books)):
+    if books.lsn[shard] >= LSN_MAX or ((tried or kind == _AUTHORIZE) and tries_are_full(books, shard)):
         reply(replies, marks, shard, 0, _REJECTED, _LIMIT, m)
         return
 
@@ -264,17 +193,33 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
     row = books.base[shard] + payer // shards
     if kind == _REFUND or kind == _POST or kind == _VOID:
         generation, position, reason = related_entry(books, place, m)
+        if reason == _LIMIT:  # a post of this hold is under way: how it ends decides what may follow
+            reply(replies, marks, shard, 0, _REJECTED, _LIMIT, m)
+            return
         if generation < 0:
             reject(books, journal, replies, marks, shard, reason, m)
             return
     if kind != _POST and kind != _VOID and books.accounts[row, AVAILABLE] < amount:
         reject(books, journal, replies, marks, shard, _FUNDS, m)
         return
-
+    if (
+        books.limit_minor >= 0
+        and moves
+        and books.place[far] >= 0
+        and not has_room(books, books.base[far] + int64(payee // shards), amount)
+    ):
+        # The payee's balance can be seen from here: whatever the protocol, nothing needs to be sent to be refused.
+        reject(books, journal, replies, marks, shard, _LIMIT, m)
+        return
     closes = generation >= 0 and books.entries[place, generation, position]["remaining_minor"] == amount
     flaw = flaw_of_request(books, shard, far, row, closes, m)
+    if tried and kind != _POST and books.accounts[row, RESERVED] > INT64_MAX - amount:
+        flaw = _FLAW_BALANCE
     if flaw != 0:
         marks[FLAW] = flaw
+        return
+    if tried:
+        begin_here(books, journal, marks, outbox, outbox_head, shard, int64(far), m)
         return
 
     if generation >= 0:
@@ -308,7 +253,8 @@ def request(  # noqa: C901, PLR0911, PLR0912, PLR0915  a kernel is long but stra
             lsn = write(books, journal, marks, shard, _LEG_DEBIT, _NONE, m)
             fill_entry(books, place, lsn, _OK, _NONE, _PLAIN, 0, m)
             if remote:
-                send_credit(books, outbox, outbox_head, books.sequence_out[shard, far], far, m)
+                what = _CREDIT if books.protocol == _OUTBOX else _UNSAFE_CREDIT
+                send(books, outbox, outbox_head, what, far, books.sequence_out[shard, far], _NONE, m)
             else:
                 # Both shards are ours: the two legs share the frame, so they become durable together or not at all.
                 credit_here(books, journal, marks, shard, far, m)
@@ -357,7 +303,7 @@ def look_ahead(books: Books, m: np.void) -> None:
 
 
 @kernel
-def apply(
+def apply(  # noqa: C901  a kernel is long but straight
     books: Books,
     slots: NDArray[np.void],
     start: int,
@@ -388,8 +334,11 @@ def apply(
         if marks[JOURNAL] + 2 > journal.shape[0] or marks[REPLIES] >= replies.shape[0]:
             return i
         m = slots[(start + i) & mask]
-        if m["message"] == _CREDIT:
-            credit(books, journal, marks, m)
+        if m["message"] != _REQUEST and m["message"] <= _LAST_MESSAGE:
+            if m["message"] == _CREDIT and books.limit_minor < 0:
+                credit(books, journal, marks, m)
+            elif not receive(books, journal, replies, marks, outbox, outbox_head, outbox_forgotten, m):
+                return i
             if marks[FLAW] != 0:
                 return i
             continue
@@ -462,21 +411,3 @@ def refuse(
         m = batch[i & (batch.shape[0] - 1)]
         marks[REFUSED] += 1
         reply(replies, marks, m["payer"] % np.uint32(books.shards), 0, _REJECTED, _OVERFLOW, m)
-
-
-@kernel
-def forget(
-    outbox: NDArray[np.void], node: int, forgotten: int, sent: int, acked: NDArray[np.int64], shards: int
-) -> int:
-    """The new `forgotten` position of one peer's outbox: past every sent message that is durable at its far shard.
-
-    `acked[far, near]` is the last durable sequence; messages of one shard pair stand in order, so the first one that is
-    not yet durable stops the walk and nothing behind it is lost sight of.
-    """
-    mask = outbox.shape[1] - 1
-    while forgotten < sent:
-        m = outbox[node, forgotten & mask]
-        if acked[m["payee"] % np.uint32(shards), m["payer"] % np.uint32(shards)] < int64(m["sequence"]):
-            break
-        forgotten += 1
-    return forgotten

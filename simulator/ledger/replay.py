@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.kernel import int64, kernel
+from simulator.kernel import inlined, int64, kernel
 from simulator.ledger.books import AVAILABLE, RESERVED, Books, State
+from simulator.ledger.credit import send_back, take_back
 from simulator.ledger.holds import note_hold
-from simulator.ledger.post import fill_entry, send_credit
+from simulator.ledger.output import fill_entry, send
+from simulator.ledger.tcc import abort, begin, break_promise, commit, confirm, promise, refuse_try, roll_back, suspend
 from simulator.ledger.window import find
-from simulator.shard.layout import Leg
+from simulator.shard.layout import SENDS, Leg
 from simulator.transaction import Kind, Reason, Status
 
 if TYPE_CHECKING:
@@ -28,7 +30,64 @@ _LEG_NONE, _LEG_TRANSFER, _LEG_DEBIT, _LEG_CREDIT, _LEG_RESERVE, _LEG_RELEASE, _
     int(leg) for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE, Leg.EXPIRE)
 )
 _LEG_DEAD, _POISON, _FAILED = int(Leg.DEAD), int(Reason.POISON), int(Status.FAILED)
-_PLAIN, _HELD, _CLOSED, _REFUNDABLE = (int(s) for s in State)
+_BEGIN, _COMMIT, _ABORT, _TRIED, _REFUSED = (
+    int(leg) for leg in (Leg.BEGIN, Leg.COMMIT, Leg.ABORT, Leg.TRIED, Leg.REFUSED)
+)
+_CONFIRMED, _ROLLED_BACK, _SUSPENDED, _SEND_BACK, _TAKE_BACK = (
+    int(leg) for leg in (Leg.CONFIRMED, Leg.ROLLED_BACK, Leg.SUSPENDED, Leg.SEND_BACK, Leg.TAKE_BACK)
+)
+_PLAIN, _HELD, _CLOSED, _REFUNDABLE = int(State.PLAIN), int(State.HELD), int(State.CLOSED), int(State.REFUNDABLE)
+_NODE_DOWN = int(Reason.NODE_DOWN)
+# By leg, the message that it sends, 0 for none.
+_SENDS = np.array([SENDS.get(Leg(leg), 0) for leg in range(max(Leg) + 1)], np.int64)
+
+
+@inlined
+def other_shard(r: np.void, shard: int, shards: int) -> int:
+    """Of the two shards of a transfer, the one that `shard` is not."""
+    near = int64(r["payer"] % np.uint32(shards))
+    return int64(r["payee"] % np.uint32(shards)) if near == shard else near
+
+
+@inlined
+def message_of(leg: int, reason: int) -> int:
+    """The message (layout.Message) that left with a record; 0: none."""
+    return 0 if leg == _ABORT and reason != _NODE_DOWN else _SENDS[leg]
+
+
+@kernel
+def restore_exchange(  # noqa: C901, PLR0912  a table
+    books: Books, shard: int, other: int, lsn: int, r: np.void
+) -> None:
+    """Books a record of what passed between two shards of different nodes (`simulator.ledger.exchange`) again."""
+    leg = r["leg"]
+    # An ABORT answers a vote, unless a restart made it: then it is the CANCEL that counts, and no message came in.
+    if leg != _BEGIN and not (leg == _ABORT and r["reason"] == _NODE_DOWN):
+        books.sequence_in[shard, other] += 1
+    if message_of(leg, r["reason"]) != 0:
+        books.sequence_out[shard, other] += 1
+    if leg == _BEGIN:
+        begin(books, shard, lsn, 0, r)
+    elif leg == _COMMIT:
+        commit(books, shard, lsn, r)
+    elif leg == _ABORT:
+        abort(books, shard, lsn, int64(r["reason"]), r)
+    elif leg == _TRIED:
+        promise(books, shard, lsn, r)
+    elif leg == _REFUSED:
+        refuse_try(books, shard, lsn, int64(r["reason"]), r)
+    elif leg == _CONFIRMED:
+        confirm(books, shard, other, lsn, r)
+    elif leg == _ROLLED_BACK:
+        roll_back(books, shard, lsn, r)
+    elif leg == _SUSPENDED:
+        suspend(books, shard, lsn, r)
+    elif leg == _LEG_DEAD:
+        break_promise(books, shard, lsn, r)
+    elif leg == _SEND_BACK:
+        send_back(books, shard, other, lsn, r)
+    elif leg == _TAKE_BACK:
+        take_back(books, shard, other, r)
 
 
 @kernel
@@ -59,8 +118,8 @@ def restore(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
             books.accounts[payee_row, AVAILABLE] += amount
             fill_entry(books, place, lsn, _OK, _NONE, _PLAIN if r["kind"] == _REFUND else _REFUNDABLE, amount, r)
             continue
-        if leg == _LEG_DEAD:
-            books.sequence_in[shard, int64(r["payer"] % shards)] += 1
+        if leg > _LEG_EXPIRE:
+            restore_exchange(books, shard, other_shard(r, shard, books.shards), lsn, r)
             continue
         if leg == _LEG_NONE:
             status = _FAILED if r["reason"] == _POISON else _REJECTED
@@ -108,18 +167,18 @@ def refill_outbox(
     outbox_head: NDArray[np.int64],
     acked: NDArray[np.int64],
 ) -> None:
-    """Puts far legs that their shard has not acknowledged (`acked[far, near]`) into the outbox again.
+    """Puts messages that their shard has not acknowledged (`acked[to, from]`) into the outbox again.
 
-    `sequence` counts the messages of each shard pair while the journal is read a second time. The far shard passes over those
-    that it had booked all the same. There is room: the ones not acknowledged fitted before.
+    `sequence` counts the messages of each shard pair while the journal is read a second time. The other shard passes over those
+    that it had taken all the same. There is room: the ones not acknowledged fitted before.
     """
-    shards = np.uint32(books.shards)
     for i in range(records.shape[0]):
         r = records[i]
-        if r["leg"] != _LEG_DEBIT:
+        what = message_of(r["leg"], r["reason"])
+        if what == 0:
             continue
         shard = int64(r["shard"])
-        far = int64(r["payee"] % shards)
-        sequence[shard, far] += 1
-        if books.place[far] < 0 and acked[far, shard] < sequence[shard, far]:
-            send_credit(books, outbox, outbox_head, sequence[shard, far], far, r)
+        to = other_shard(r, shard, books.shards)
+        sequence[shard, to] += 1
+        if books.place[to] < 0 and acked[to, shard] < sequence[shard, to]:
+            send(books, outbox, outbox_head, what, to, sequence[shard, to], int64(r["reason"]), r)

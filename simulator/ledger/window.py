@@ -4,8 +4,9 @@ A shard keeps two generations of `remember` entries, each with an open-addressin
 full, three quarters at the most with every hold open, and a probe is short). New entries go to the current generation; when
 that is full the older one is emptied and becomes current. So the last `remember` ids are always known, at most twice as many,
 and nothing is ever deleted singly.
-Open holds are carried over into the new generation, which takes `remember` new ids beside them: money held is never forgotten.
-They are at most half of `remember` (`holds_max`, enforced where holds are made).
+What is pending (open holds, and transfers that are tried and not settled) is carried over into the new generation, which
+takes `remember` new ids beside it: money set aside or promised is never forgotten. It is at most half of `remember`
+(`pending_max`, enforced where such entries are made).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from simulator.kernel import inlined, int64, kernel
 from simulator.ledger.books import Books, State
 from simulator.seeds import mix
 
-_HELD = int(State.HELD)
+_HELD, _POSTING, _TRIED = int(State.HELD), int(State.POSTING), int(State.TRIED)
 
 
 @inlined
@@ -46,13 +47,19 @@ def _enter(books: Books, place: int, generation: int, position: int, key: np.uin
     books.slots[place, generation, slot] = position + 1
 
 
+@inlined
+def is_pending(state: int) -> bool:
+    """Whether something is still to come of an entry in this state: HELD, POSTING, TRYING, TRIED."""
+    return state == _HELD or _POSTING <= state <= _TRIED
+
+
 @kernel
 def _turn_over(books: Books, place: int) -> None:
-    """Empties the older generation, keeping its open holds at its front, and makes it current."""
+    """Empties the older generation, keeping what is pending at its front, and makes it current."""
     generation = books.current[place] ^ 1
     kept = 0
     for position in range(books.used[place, generation]):
-        if books.entries[place, generation, position]["state"] == _HELD:
+        if is_pending(books.entries[place, generation, position]["state"]):
             if kept != position:
                 books.entries[place, generation, kept] = books.entries[place, generation, position]
             kept += 1
@@ -78,6 +85,6 @@ def remember(books: Books, place: int, key: np.uint64) -> tuple[int, int]:
 
 
 @kernel
-def holds_max(books: Books) -> int:
-    """How many open holds a shard may have."""
+def pending_max(books: Books) -> int:
+    """How many open holds and unsettled tries a shard may have together."""
     return books.slots.shape[2] // 4

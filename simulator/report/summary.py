@@ -54,7 +54,6 @@ class Results:
     journal: dict[str, Any] = field(default_factory=dict)
     dead_letters: dict[str, Any] = field(default_factory=dict)
     rebalance: dict[str, Any] = field(default_factory=dict)  # shards that moved; empty where none may
-    durability: dict[str, Any] = field(default_factory=dict)  # as simulator.report.durability.with_recovery has it
     resources: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
     stop_reason: str = "duration"
@@ -65,6 +64,7 @@ class Results:
     extra: dict[str, Any] = field(default_factory=dict)  # keys that only runs on this clock have
     behaviour: dict[str, Any] = field(default_factory=dict)  # further keys of `balancer`
     extra_series: dict[str, Any] = field(default_factory=dict)  # and columns, int64 of shape (windows,)
+    protocol: str | None = None  # between shards of two nodes; None: not the embedded platform
 
 
 def counts_of(by_status: Any) -> dict[str, int]:  # noqa: ANN401  a row of int64 by status; column PENDING holds offered
@@ -188,6 +188,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "interrupted": results.interrupted,
         "stop_reason": results.stop_reason,
         "failure": results.failure,
+        "protocol": results.protocol,
         "verdict": _verdict(
             results.audit["verdict"], results.validity.verdict, results.failure, passed=all(j.passed for j in judged)
         ),
@@ -200,6 +201,11 @@ def summarise(results: Results) -> dict[str, Any]:
                 if tallies.by_reason[status, reason] and reason is not Reason.NONE
             }
             for status in (Status.REJECTED, Status.FAILED, Status.UNKNOWN, Status.DROPPED)
+        },
+        # Lawful: answered ok, refused at the payee's shard, and given back. They are among the ok ones.
+        "returned": {
+            "transactions": int(results.audit.get("returned", 0)),
+            "value_minor": int(results.audit.get("returned_minor", 0)),
         },
         "rates": {
             "offered_per_s": round(counts["offered"] / duration, 3),
@@ -275,7 +281,6 @@ def summarise(results: Results) -> dict[str, Any]:
             for j in judged
         ],
         **({"rebalance": results.rebalance} if results.rebalance else {}),
-        "durability": results.durability,
         "journal": results.journal,
         "dead_letters": results.dead_letters,
         "resources": results.resources,

@@ -54,9 +54,7 @@ def _what_was_held(summary: Summary) -> str:
     if virtual:
         return f"{held}; every transaction accounted for"
     money_word = "every yuan" if summary.get("value", {}).get("currency", "CNY") == "CNY" else "all money"
-    lost = (summary.get("durability") or {}).get("lost_allowed")
-    allowed = f", {count(lost)} transactions lost with the power as the durability allows" if lost else ""
-    return f"{held}; {money_word} accounted for{allowed}"
+    return f"{held}; {money_word} accounted for"
 
 
 def _failure_cause(summary: Summary) -> str:
@@ -99,6 +97,16 @@ def _threshold_cause(summary: Summary) -> str:
     said = f"{metric_name(metric)} {plain(first.get('expression', ''))} was crossed: {observed(first)}"
     more = len(crossed) - 1
     return said + (f" (and {more} more threshold{'s' if more > 1 else ''})" if more else "")
+
+
+def returned(summary: Summary) -> str:
+    """Return what was answered ok, refused at the payee's account and given back, "" if nothing was."""
+    found = summary.get("returned", {})
+    n = number(found.get("transactions"))
+    if not n:
+        return ""
+    given = money(found.get("value_minor"), str(summary.get("value", {}).get("currency", "CNY")))
+    return f"{given} given back: {count(n)} answered ok, then refused"
 
 
 def metric_name(metric: str) -> str:

@@ -29,7 +29,6 @@ from simulator.measure import validity
 from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram
 from simulator.measure.recorder import HISTORY, Recorder, Tallies, open_tallies
-from simulator.report import durability
 from simulator.report.export import write_events, write_hlog, write_json, write_series
 from simulator.report.summary import Observations, Results, series_columns, summarise
 from simulator.report.terminal import Phase, Snapshot, View
@@ -39,7 +38,7 @@ from simulator.run.memory import rss_bytes
 from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.scenario.rebalance import PlannedMove, by_load
 from simulator.shard.dead_letters import dead_letters_path
-from simulator.shard.layout import Durability, Shape, shared_array
+from simulator.shard.layout import NO_LIMIT, Durability, Protocol, Shape, shared_array
 from simulator.shard.poison import PoisonRules
 from simulator.shard.pool import Pool
 from simulator.shard.rebalance import ByLoad, Order
@@ -204,6 +203,8 @@ def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
     shape = Shape(
         embedded.nodes, embedded.shards, load.accounts, load.merchants.count, load.balance, embedded.remember,
         hot_accounts=hot.accounts if hot else 0, hot_split=hot.split if hot else 1,
+        protocol=Protocol[embedded.protocol.upper()],
+        balance_limit_minor=NO_LIMIT if embedded.balance_limit is None else embedded.balance_limit,
     )  # fmt: skip
     durability = embedded.durability
     return Pool(
@@ -392,7 +393,6 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         node_details=_node_details(run), journal=_journal(run), dead_letters=_dead_letters(run),
         popular=run.popular, credit_lag=lags.measured() if lags else None,
         rebalance=run.pool.rebalancer.summary() if run.pool and run.pool.rebalancer else {},
-        durability=durability.with_recovery(audit["durability"], run.events),
         resources={
             "rss_peak_bytes": run.rss_peak_bytes,
             "cpu_s": round(ended.cpu_s + sum(int(run.pool.row(n)["cpu_ns"]) for n in range(run.backend.nodes)) / 1e9, 3)
@@ -402,6 +402,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
             "audit_s": round(audited_s, 3),
         },
         interrupted=run.interrupted, stop_reason=_stop_reason(run), failure=run.failure,
+        protocol=scenario.backend.embedded.protocol if scenario.backend.embedded is not None else None,
     )  # fmt: skip
     summary = summarise(results)
     folder = run.folder

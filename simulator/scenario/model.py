@@ -197,6 +197,13 @@ class Scenario(Model):
             # The ledger sums all balances in 64 bits to prove that they are conserved.
             most = format_money(INT64_MAX // self.load.accounts, self.currency)
             yield ("load", "balance"), f"{self.load.accounts} accounts of that sum past 64 bits; write at most {most}"
+        limit = self.backend.embedded.balance_limit if self.backend.embedded is not None else None
+        if limit is not None and limit < self.load.balance:
+            opening = format_money(self.load.balance, self.currency)
+            yield (
+                ("backend", "embedded", "balance_limit"),
+                f"{format_money(limit, self.currency)} is less than the {opening} that each customer opens with (load.balance)",
+            )
 
     def _duration_problems(self) -> Iterable[Problem]:
         rate = self.load.rate

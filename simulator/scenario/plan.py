@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from simulator.scenario.threshold import Threshold
 
 _ACCOUNT_BYTES = 16  # available and reserved, 64 bits each
+_PROMISED_BYTES = 8  # what an account is to receive: `tcc` with a balance limit
 _REMEMBERED_BYTES = 136  # see simulator.ledger.books.open_books
 _RING_SLOT_BYTES = 64 + 32  # a TRANSACTION on the way in, an OUTCOME on the way back
 _PROCESS_BYTES = 150_000_000  # an interpreter with NumPy, Numba and the compiled kernels
 _OTHER_PROCESSES = 2  # the generator and the one that measures and reports
 _JOURNAL_BYTES = 2 * 40  # a transaction's two legs
+_TCC_JOURNAL_BYTES = 4 * 40  # begun and tried as well
 _HISTORY_BYTES = 24  # what the auditor keeps of a transaction
 _RESULT_BYTES = 10_000_000  # a virtual run leaves no journal and no history
 _START_S = 3.0
@@ -46,9 +48,10 @@ class Plan:
         peak_per_s: the highest rate, and
         peak_at_s: when it is first reached.
         value_minor: transactions_expected times the mean ticket, in minor units, also where a trace records amounts.
-        memory_bytes: accounts * 16 + shards * remember * 136 + nodes * queue * 96 + (nodes + 2) * 150 MB; one shard more
-            where shards move.
-        disk_bytes: 80 of journal (embedded backend only) and 24 of history for each transaction; a shard for each move.
+        memory_bytes: accounts * 16 (24 under `tcc` with a limit) + shards * remember * 136 + nodes * queue * 96 +
+            (nodes + 2) * 150 MB; one shard more where shards move.
+        disk_bytes: 80 of journal (embedded backend only; 160 under `tcc`) and 24 of history for each transaction; a shard for
+            each move.
         run_s: 3 s to start, the duration, 1 s of drain, and the audit of 3 M transactions a second. For memory_bytes,
             disk_bytes and run_s on the virtual clock see `virtual_plan`.
         thresholds: what the run must meet.
@@ -100,7 +103,7 @@ def _wall_resources(scenario: Scenario, total: float, duration_s: float) -> tupl
     embedded = scenario.backend.embedded
     return (
         _memory_bytes(scenario.load.accounts, embedded),
-        round(total * (_HISTORY_BYTES + (_JOURNAL_BYTES if embedded is not None else 0)))
+        round(total * (_HISTORY_BYTES + _journal_bytes(embedded)))
         + _moves(embedded) * _shard_bytes(scenario.load.accounts, embedded),
         _START_S + duration_s + _DRAIN_S + total / _AUDITED_PER_S,
     )
@@ -110,11 +113,18 @@ def _virtual_resources(scenario: Scenario, total: float, _: float) -> tuple[int,
     return virtual_plan.memory_bytes(scenario), _RESULT_BYTES, virtual_plan.run_s(scenario, total)
 
 
+def _journal_bytes(embedded: Embedded | None) -> int:
+    if embedded is None:
+        return 0
+    return _TCC_JOURNAL_BYTES if embedded.protocol == "tcc" else _JOURNAL_BYTES
+
+
 def _memory_bytes(accounts: int, embedded: Embedded | None) -> int:
     if embedded is None:
         return _OTHER_PROCESSES * _PROCESS_BYTES
+    promises = embedded.protocol == "tcc" and embedded.balance_limit is not None
     return (
-        accounts * _ACCOUNT_BYTES
+        accounts * (_ACCOUNT_BYTES + (_PROMISED_BYTES if promises else 0))
         + embedded.shards * embedded.remember * _REMEMBERED_BYTES
         + embedded.nodes * embedded.queue * _RING_SLOT_BYTES
         + (embedded.nodes + _OTHER_PROCESSES) * _PROCESS_BYTES
@@ -181,7 +191,19 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
 def _platform_rows(scenario: Scenario, planned: Plan) -> list[tuple[str, str]]:
     if scenario.clock == "virtual":
         return list(virtual_plan.rows(scenario, planned.peak_per_s))
-    return [("backend", scenario.backend.name)]
+    return [("backend", scenario.backend.name), *_protocol(scenario)]
+
+
+def _protocol(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    embedded = scenario.backend.embedded
+    if embedded is None:
+        return
+    if embedded.protocol == "unsafe_dual_write":
+        yield "protocol", "unsafe_dual_write (wrong on purpose: loses money when a node is killed)"
+    else:
+        yield "protocol", embedded.protocol
+    if embedded.balance_limit is not None:
+        yield "balance limit", f"{_grouped(format_money(embedded.balance_limit, scenario.currency))} an account"
 
 
 def describe_fault(fault: PlannedFault, duration_ns: int) -> str:

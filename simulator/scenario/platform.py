@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
-from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, between, is_mapping, not_yet, refuse
+from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, between, is_mapping, refuse
 from simulator.scenario.http import Http  # noqa: TC001  pydantic reads the annotation
 from simulator.scenario.load import HIGHEST_RATE_PER_S
 from simulator.scenario.rebalance import Rebalance, problems_with
 from simulator.scenario.spelling import known_words
-from simulator.scenario.units import NS_PER_S, DurationNs, RatePerS, format_rate
+from simulator.scenario.units import NS_PER_S, DurationNs, MoneyMinor, RatePerS, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,8 +91,16 @@ class Embedded(Model):
             "counts · drop_oldest: the oldest waiting one makes room and is rejected."
         ),
     )
-    protocol: Annotated[Literal["outbox"], not_yet("tcc", instead="outbox")] = Field(
-        default="outbox", description="How a transaction crosses from one shard to another."
+    protocol: Literal["outbox", "tcc", "unsafe_dual_write"] = Field(
+        default="outbox",
+        description=(
+            "How a transfer crosses to a shard of another node · outbox: debit, answer, deliver until acknowledged; a refused "
+            "credit comes back · tcc: try, then confirm or cancel, and answer when that is decided · unsafe_dual_write: "
+            "debit, answer, send the credit once: wrong on purpose, a kill shows it."
+        ),
+    )
+    balance_limit: MoneyMinor | None = Field(
+        default=None, description="The most an account may hold, as wallet rules do; beyond it a credit is refused."
     )
     queue: Annotated[int, Field(ge=1_024, le=1_048_576), AfterValidator(_power_of_two)] = Field(
         default=65_536, description="Ring slots per node, a power of two."
@@ -145,6 +153,16 @@ class Embedded(Model):
             refuse((("rebalance", *place), message) for place, message in found)
         if self.shards < self.nodes:
             refuse([(("shards",), f"{self.shards} shards leave some of {self.nodes} nodes without one; write more")])
+        return self
+
+    @model_validator(mode="after")
+    def _a_refused_credit_has_a_way_back(self) -> Self:
+        if self.balance_limit is not None and self.protocol == "unsafe_dual_write":
+            message = "unsafe_dual_write has no way to give a refused credit back; write protocol: outbox or tcc"
+            refuse([(("balance_limit",), message)])
+        if self.balance_limit is not None and self.rebalance is not None:
+            message = "shards cannot move where credits may be refused; leave balance_limit or rebalance out"
+            refuse([(("balance_limit",), message)])
         return self
 
 

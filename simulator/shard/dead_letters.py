@@ -109,6 +109,10 @@ class DeadLetters:
             self._fd = -1
 
 
+# Records with Reason.POISON that say of an operation that it has died. (An ABORT says of its try that it did.)
+DEAD_LEGS = (Leg.NONE, Leg.DEAD, Leg.REFUSED, Leg.ALARM)
+
+
 def what_of(record: Any) -> str:  # noqa: ANN401  one RECORD
     """What a record with Reason.POISON says has died."""
-    return "far_leg" if int(record["leg"]) == Leg.DEAD else "request"
+    return "request" if int(record["leg"]) == Leg.NONE else "far_leg"

@@ -22,13 +22,33 @@ if TYPE_CHECKING:
 
 NODES_MAX = 16
 SHARDS_MAX = 256  # a journal record names its shard in one byte
+NO_LIMIT = -1
+
+
+class Protocol(IntEnum):
+    """How a transfer crosses from a shard to one of another node; the machines are drawn in docs/shards.md."""
+
+    OUTBOX = 0  # debit, answer, then deliver the credit until it is acknowledged; a refused credit is sent back
+    TCC = 1  # try, then confirm or cancel: the answer waits for the far shard's vote
+    UNSAFE_DUAL_WRITE = (
+        2  # debit, answer, and send the credit once: wrong on purpose, so that an audit has something to find
+    )
 
 
 class Message(IntEnum):
-    """What a record in a ring to a node is."""
+    """What a record in a ring to a node is. All but requests and unsafe credits are numbered for their pair of shards."""
 
     REQUEST = 0  # a client's transaction, entering here or handed on by the node that it entered
     CREDIT = 1  # the far leg of a transfer whose near leg is durable
+    UNSAFE_CREDIT = 2  # the same, sent once and not numbered
+    TRY = 3  # home asks the payee's shard to promise that it will take a credit
+    CONFIRM = 4  # home has decided: book it
+    CANCEL = 5  # home has decided: forget it
+    VOTE = 6  # the payee's shard answers a TRY; `slot` has the Reason, NONE for yes
+    RETURN = 7  # the payee's shard sends the money of a refused CREDIT back
+
+
+BACKWARD = (Message.VOTE, Message.RETURN)  # from the payee's shard to the payer's; all others go the other way
 
 
 class Leg(IntEnum):
@@ -41,7 +61,35 @@ class Leg(IntEnum):
     RESERVE = 4  # payer: available → reserved
     RELEASE = 5  # payer: reserved → available, asked for by a void
     EXPIRE = 6  # payer: reserved → available, by the platform itself
+    # Try, confirm, cancel at home, the payer's shard.
+    BEGIN = 7  # payer: available → reserved (what a POST takes is reserved already)
+    COMMIT = 8  # payer: reserved → transit(here → payee's shard); the commit point of the whole transfer
+    ABORT = 9  # payer: reserved → available (what a POST would have taken stays reserved)
+    # The same at the payee's shard.
+    TRIED = 10  # nothing yet: it will take the credit when told to
+    REFUSED = 11  # nothing: it will not
+    CONFIRMED = 12  # Dr transit(payer's shard → here), Cr payee
+    ROLLED_BACK = 13  # nothing: what was promised is not needed
+    SUSPENDED = 14  # nothing: cancelled before it was tried, so a late TRY is refused
     DEAD = 15  # nothing: a far leg that could not be booked; its number counts as arrived, its money stays on transit
+    # At either, because every numbered message must leave a record: its number is not written anywhere else.
+    PASSED = 16  # nothing: a message that says what is known already
+    ALARM = 17  # nothing: a message that must not be; the auditor finds it
+    # A credit that the outbox delivered and the payee's account may not take.
+    SEND_BACK = 18  # Dr transit(payer's shard → here), Cr transit(here → payer's shard)
+    TAKE_BACK = 19  # Dr transit(payee's shard → here), Cr payer
+
+
+# What leaves for the other shard once the record is durable. An ABORT tells nobody when the other shard itself had refused.
+SENDS = {
+    Leg.DEBIT: Message.CREDIT,
+    Leg.BEGIN: Message.TRY,
+    Leg.COMMIT: Message.CONFIRM,
+    Leg.ABORT: Message.CANCEL,
+    Leg.TRIED: Message.VOTE,
+    Leg.REFUSED: Message.VOTE,
+    Leg.SEND_BACK: Message.RETURN,
+}
 
 
 class Custody(IntEnum):
@@ -99,7 +147,7 @@ FILE_HEADER = np.dtype(
         ("run", "<u8"),  # seed of the run, so that journals of two runs are not mixed up
         ("hot_accounts", "<u2"),  # how many merchants are split, the most popular first
         ("hot_split", "<u2"),  # into how many sub-accounts each; simulator.shard.split has the law
-        ("remember", "<u4"),  # ids each shard remembers at least; 0: not told
+        ("_", "<u4"),
     ]
 )
 FILE_MAGIC = 0x4C4E524A_4D4953_01  # "SIM JRNL", version in the low byte
@@ -116,18 +164,6 @@ class Durability(IntEnum):
     OS = 1  # written, not synced; nothing on kill -9, the unsynced tail on power loss
     INTERVAL = 2  # written, synced every so often; at most one interval on power loss
     GROUP = 3  # synced; nothing, ever
-
-
-FAR_LEG_SYNC_NS = 100_000_000  # `Durability.OS` syncs this often all the same, for the far legs that wait for it
-
-
-def unsynced_ns_max(durability: Durability, interval_ns: int) -> int:
-    """How long after a sync a record may be acknowledged without another one: what a power loss may take.
-
-    A commit that begins later than this after the last sync ends in a sync, before anything of it is answered. 0 for
-    `GROUP`, which syncs each commit, and for `MEMORY`, where no time bounds the loss.
-    """
-    return {Durability.OS: FAR_LEG_SYNC_NS, Durability.INTERVAL: interval_ns}.get(durability, 0)
 
 
 class NodeState(IntEnum):
@@ -180,7 +216,7 @@ NODE_BOARD = np.dtype(
         "names": [
             "state", "pid", "errno", "frames", "records", "bytes", "handed_on", "busy_ns", "outbox_max",
             "refused", "cpu_ns", "sequence_gaps", "incarnation", "synced_bytes", "replayed", "replay_ns", "expired",
-            "set_aside", "retried", "healed", "dead_requests", "dead_credits", "dead_unwritten", "synced_ns",
+            "set_aside", "retried", "healed", "dead_requests", "dead_credits", "dead_unwritten", "alarms",
         ],
         "formats": ["<i8"] * 24,
         "itemsize": 256,
@@ -204,6 +240,8 @@ class Shape:
     remember: int  # ids each shard remembers at least (at most twice as many); a power of two
     hot_accounts: int = 0  # how many merchants are split, the most popular first
     hot_split: int = 1  # into how many sub-accounts each
+    protocol: Protocol = Protocol.OUTBOX
+    balance_limit_minor: int = NO_LIMIT  # what an account may hold, available and reserved together
 
     def __post_init__(self) -> None:
         """Refuses dimensions that the kernels' arithmetic does not bear."""
@@ -228,6 +266,13 @@ class Shape:
     def owners(self) -> NDArray[np.int64]:
         """The node that owns each shard at the start, shape (shards,)."""
         return np.arange(self.shards, dtype=np.int64) % self.nodes
+
+
+def route(messages: NDArray[np.void], shards: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(from, to): the shards that messages (TRANSACTION) between two shards come from and go to."""
+    payer, payee = (messages[name].astype(np.int64) % shards for name in ("payer", "payee"))
+    backward = np.isin(messages["message"], BACKWARD)
+    return np.where(backward, payee, payer), np.where(backward, payer, payee)
 
 
 def shared_array(count: int, dtype: type[np.int64 | np.uint32] | np.dtype[np.void]) -> NDArray[Any]:
@@ -271,7 +316,5 @@ class Board:
         self.parked = shared_array(shape.nodes, np.int64)
         self.park_refused = shared_array(shape.nodes, np.int64)
         self.switched = shared_array(shape.nodes, np.int64)
-        # How often a power loss may have taken acknowledged positions from the logs; stands in every answer from then on.
-        self.epoch = shared_array(1, np.int64)
         # How long each node's commits took: histogram counts, as in simulator.measure.histogram.
         self.commits = shared_array(shape.nodes * COUNTS, np.int64).reshape(shape.nodes, COUNTS)

@@ -25,7 +25,8 @@ import numpy as np
 
 from simulator.kernel import kernel
 from simulator.ledger.hand_over import owed_by, owed_to, room_needed, send_on
-from simulator.ledger.post import JOURNAL, REPLIES, refuse
+from simulator.ledger.output import JOURNAL, REPLIES
+from simulator.ledger.post import refuse
 from simulator.shard import image
 from simulator.shard.image import image_path
 from simulator.shard.journal import JournalError

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from simulator.ledger.flaws import FLAWS, Flaw
-from simulator.ledger.post import FLAW, POISON_FAR, POISON_NEAR, TAKEN
-from simulator.shard.dead_letters import LOST_LINE, DeadLetters, letter, what_of
-from simulator.shard.layout import Message
+from simulator.ledger.output import FLAW, POISON_FAR, POISON_NEAR, TAKEN
+from simulator.shard.dead_letters import DEAD_LEGS, LOST_LINE, DeadLetters, letter, what_of
+from simulator.shard.layout import BACKWARD, Message
 from simulator.shard.set_aside import SetAside, Waiting, keys_of
 from simulator.transaction import TRANSACTION, Reason
 
@@ -151,8 +151,8 @@ class PoisonGuard:
         lsn = int(self._calls.bury(waiting.message, 0))
         if lsn < 0:
             return
-        far_leg = int(message["message"]) == Message.CREDIT
-        party = message["payee" if far_leg else "payer"]
+        far_leg = int(message["message"]) != Message.REQUEST
+        party = message["payee" if far_leg and int(message["message"]) not in BACKWARD else "payer"]
         self.note(
             message, what="far_leg" if far_leg else "request", lsn=lsn, shard=int(party) % self._books.shards,
             now_ns=now_ns, tries=waiting.tries, why=waiting.why,
@@ -176,7 +176,7 @@ class PoisonGuard:
         """Writes the lines that a crash has prevented, for what a restart finds in the journal (RECORD[n])."""
         if self._letters.full:
             return
-        for record in records[records["reason"] == Reason.POISON]:
+        for record in records[(records["reason"] == Reason.POISON) & np.isin(records["leg"], DEAD_LEGS)]:
             shard, lsn = int(record["shard"]), int(record["lsn"])
             if not self._letters.knows(shard, lsn):
                 self.note(record, what=what_of(record), lsn=lsn, shard=shard, now_ns=now_ns, tries=None, why=LOST_LINE)

@@ -1,8 +1,9 @@
 """Operations that could not be booked and wait for another try, each in front of those that must not overtake it.
 
-An operation is set aside under its *key*: a request under its payer, whose requests keep their order, a far leg under its pair
-of shards, whose numbers must arrive without a gap. What comes later under the same key waits behind it; everybody else goes on.
-So one bad operation delays at most what belongs to its own payer or pair, and that no longer than `tries` × `wait`.
+An operation is set aside under its *key*: a request under its payer, whose requests keep their order, a message between two
+shards (a far leg, a try) under their pair, whose numbers must arrive without a gap. What comes later under the same key waits
+behind it; everybody else goes on. So one bad operation delays at most what belongs to its own payer or pair, and that no longer
+than `tries` × `wait`.
 
 Nothing here is durable, and nothing needs to be: an operation that waits is neither booked nor answered, so after a restart
 its client or peer asks again, and its tries begin anew.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.shard.layout import Message
+from simulator.shard.layout import Message, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOM = 4_096  # operations that wait at a node, those behind others included; beyond, its inbound rings wait
 NO_KEY = -(2**62)  # what is not booked here waits behind nobody
-_CREDIT = int(Message.CREDIT)
+_REQUEST = int(Message.REQUEST)
 
 
 @dataclass
@@ -42,10 +43,11 @@ def keys_of(messages: NDArray[Any], here: NDArray[np.bool_]) -> NDArray[np.int64
     """The key of each message (TRANSACTION[n]) as int64[n]; `here[s]` says whether shard s is booked here."""
     shards = len(here)
     payer = messages["payer"].astype(np.int64)
-    payee = messages["payee"].astype(np.int64)
-    far_leg = messages["message"] == _CREDIT
-    pair = -1 - ((payee % shards) * shards + payer % shards)
-    keys: NDArray[np.int64] = np.where(far_leg, pair, np.where(here[payer % shards], payer, NO_KEY))
+    origin, to = route(messages, shards)
+    pair = -1 - (to * shards + origin)
+    keys: NDArray[np.int64] = np.where(
+        messages["message"] != _REQUEST, pair, np.where(here[payer % shards], payer, NO_KEY)
+    )
     return keys
 
 

@@ -42,7 +42,7 @@ _HEADER = np.dtype(
     ]
 )
 _MAGIC = 0x5350414E53_4D4953  # "SIMSNAPS"
-_VERSION = 1
+_VERSION = 2
 assert _HEADER.itemsize == 64, _HEADER.itemsize  # noqa: PLR2004, S101  an on-disk format
 
 
@@ -77,7 +77,7 @@ def _parts(books: Books) -> Iterator[NDArray[Any]]:
         for name in BY_PLACE:
             if name not in ("entries", "used"):
                 yield getattr(books, name)[place : place + 1]
-    for name in (*BY_SHARD, "owner", "now_ns"):
+    for name in (*BY_SHARD, "undecided", "incoming", "owner", "now_ns"):
         yield getattr(books, name)
 
 
@@ -107,21 +107,6 @@ def write(path: Path, node: int, books: Books, outbox: list[NDArray[Any]], point
         os.fdatasync(journal_fd)  # a snapshot must not know more than the journal on the disk
         os.fsync(file.fileno())
     unfinished.rename(path)
-
-
-def synced_bytes(path: Path) -> int:
-    """How much of its journal was synced for a snapshot's sake; 0 if there is none that is whole."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_HEADER.itemsize)
-            size = os.fstat(file.fileno()).st_size
-    except OSError:
-        return 0
-    if len(raw) < _HEADER.itemsize:
-        return 0
-    header = np.frombuffer(raw, _HEADER, 1)[0]
-    whole = header["magic"] == _MAGIC and header["payload_bytes"] == size - _HEADER.itemsize
-    return int(header["journal_bytes"]) if whole else 0
 
 
 class _Reader:

@@ -18,12 +18,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator import process
-from simulator.ledger.books import AVAILABLE, RESERVED, open_books, touched
+from simulator.ledger.books import AVAILABLE, ENTRY, RESERVED, State, open_books, touched
 from simulator.ledger.digest import BUCKETS, add_legs
+from simulator.ledger.exchange import abort_undecided, bury_message, forget
 from simulator.ledger.flaws import FLAWS, Flaw
 from simulator.ledger.hand_over import send_on
 from simulator.ledger.holds import expire
-from simulator.ledger.post import FLAW, GAPS, JOURNAL, MARKS, REFUSED, REPLIES, TAKEN, apply, bury, forget, refuse
+from simulator.ledger.output import (
+    ALARMS,
+    FLAW,
+    GAPS,
+    JOURNAL,
+    MARKS,
+    REFUSED,
+    REPLIES,
+    RETURNED,
+    RETURNED_MINOR,
+    TAKEN,
+)  # fmt: skip
+from simulator.ledger.post import apply, bury, refuse
 from simulator.ledger.replay import refill_outbox, restore
 from simulator.measure.histogram import count_one
 from simulator.shard import snapshot
@@ -34,11 +47,12 @@ from simulator.shard.layout import (
     RECORD,
     Board,
     Durability,
+    Message,
     NodeState,
+    Protocol,
     Shape,
     Stop,
-    unsynced_ns_max,
-)
+)  # fmt: skip
 from simulator.shard.move import Mover
 from simulator.shard.poison import DEFAULT_RULES, Calls, PoisonGuard, PoisonRules, nothing
 from simulator.shard.ring import TAIL, Doorbell, Ring, push_wrapped, release, waiting
@@ -57,6 +71,7 @@ if TYPE_CHECKING:
 
 TURN_MAX = 16_384  # requests a turn takes from one ring, so that no producer starves another
 _OUTBOX = 1 << 17  # far legs that a peer has not acknowledged, a peer
+_FAR_LEG_SYNC_NS = 100_000_000  # `durability: os` syncs this often all the same, for the far legs that wait for it
 _EXPIRY_LOOK_NS = 1_000_000  # how often a node looks for holds whose term is over
 _IDLE_S = 0.1  # how long an idle node sleeps before it looks around by itself
 _QUIESCE_S = 0.001  # the same while stopping: a peer's acknowledgement rings no bell
@@ -100,8 +115,7 @@ class Node:
         self.row: Any = board.nodes[node]
         self.folder = folder
         self.durability = durability
-        self.interval_ns = unsynced_ns_max(durability, interval_ns)
-        self.epoch = int(board.epoch[0])
+        self.interval_ns = _FAR_LEG_SYNC_NS if durability == Durability.OS else interval_ns
         self.hold_term_ns = hold_term_ns
         self.drop_oldest = drop_oldest
         self.snapshot_records = snapshot_records
@@ -141,24 +155,19 @@ class Node:
         )  # fmt: skip
         self.bucket = None if max_rate is None else TokenBucket(max_rate, self.now_ns())
         self.mover = Mover(self) if movable else None
-        self._open_journal(journal_path(folder, node), run)
+        path = journal_path(folder, node)
+        self.journal = (
+            self._recover(path)
+            if (recovered := path.exists())
+            else Journal.create(folder, node, shape, durability, run)
+        )
+        self.row["synced_bytes"] = self.journal.size
         if self.mover is not None:
             self.mover.resume()
+        if recovered:
+            self._abort_undecided()
 
-    def _open_journal(self, path: Path, run: int) -> None:
-        """Goes on where the journal ends, or begins a new one."""
-        if path.exists():
-            self._recover(path)
-        else:
-            self.journal = Journal.create(self.folder, self.node, self.shape, self.durability, run)
-            self._note_sync(0)
-
-    def _note_sync(self, at_ns: int) -> None:
-        """Says on the board how far the journal is synced: before a peer or client is told of anything that rests on it."""
-        self.row["synced_bytes"] = self.journal.size
-        self.row["synced_ns"] = at_ns
-
-    def _recover(self, path: Path) -> None:
+    def _recover(self, path: Path) -> Journal:
         """Rebuilds the books from the journal, and what peers may not have got. Raises JournalError for a damaged one.
 
         Which far legs to send again depends on what peers had made durable, and a peer that is itself recovering knows that
@@ -183,19 +192,18 @@ class Node:
             astray += restore(self.books, records)
             replayed += len(records)
             self.guard.restored(records, self.now_ns())
-            if peers_know:
+            if peers_know and self.redelivers:
                 refill_outbox(view, records, sequence, self.outbox, self.outbox_head, self.board.acked)
         if astray:
             raise JournalError(f"{path}: {astray} records do not follow from those before them")
-        self.journal = Journal.resume(reader, self.durability)
-        self._note_sync(self.now_ns())  # before peers read `acked`: they then forget what they would have sent again
+        journal = Journal.resume(reader, self.durability)
         self.owns(np.flatnonzero(self.books.place >= 0))
         self.board.applied[self.owned] = self.books.lsn[self.owned]
         self.board.acked[self.owned] = self.books.sequence_in[self.owned]
         self.row["state"] = NodeState.RECOVERED
         while any(int(self.board.nodes["state"][b]) == NodeState.STARTING for b, _ in self.peers):
             time.sleep(_QUIESCE_S)
-        if not peers_know:
+        if not peers_know and self.redelivers:
             again = JournalReader(path, start=point.journal_bytes, frames=point.journal_frames)
             view = self._view(place)
             for records in self._pieces(again, view, sequence, restoring=False, refilling=True):
@@ -204,6 +212,7 @@ class Node:
         self.since_snapshot = replayed  # or a node that is killed often would never come to write one
         self.row["replayed"] += replayed
         self.row["replay_ns"] += time.monotonic_ns() - began
+        return journal
 
     def _view(self, place: NDArray[np.int64]) -> Books:
         """The books as they are, but with shards where they were when the journal begins to be read."""
@@ -226,6 +235,27 @@ class Node:
     def owns(self, shards: NDArray[np.int64]) -> None:
         """From here on these are the shards whose words on the board this node writes."""
         self.owned = shards
+
+    @property
+    def redelivers(self) -> bool:
+        """Whether what is sent to peers is kept until they acknowledge it."""
+        return self.shape.protocol != Protocol.UNSAFE_DUAL_WRITE
+
+    def _abort_undecided(self) -> None:
+        """Aborts what was begun and not decided (`protocol: tcc`): whoever waits for it asks again, and is told no."""
+        entries = self.books.entries
+        undecided = [
+            rows[rows["state"] == State.TRYING]
+            for place, generation in np.ndindex(*self.books.used.shape)
+            for rows in (entries[place, generation, : self.books.used[place, generation]],)
+        ]
+        found = np.concatenate([*undecided, np.zeros(0, ENTRY)])
+        done = -1
+        while done < len(found):
+            done = abort_undecided(
+                self.books, found, max(done, 0), self.records, self.marks, self.outbox, self.outbox_head
+            )
+            self.commit()
 
     def now_ns(self) -> int:
         """Nanoseconds since the start of the run."""
@@ -281,12 +311,19 @@ class Node:
         return done
 
     def _bury(self, slots: NDArray[Any], at: int) -> int:
-        lsn: int = bury(self.books, slots, at, self.records, self.pending, self.marks)
+        if slots[at]["message"] in (Message.REQUEST, Message.CREDIT):
+            lsn: int = bury(self.books, slots, at, self.records, self.pending, self.marks)
+        else:
+            lsn = bury_message(self.books, slots, at, self.records, self.marks, self.outbox, self.outbox_head)
         return lsn
 
     def _has_room(self) -> bool:
         """Whether one operation more finds room for what it leaves behind."""
-        return bool(self.marks[JOURNAL] + 2 <= len(self.records) and self.marks[REPLIES] < len(self.pending))
+        return bool(
+            self.marks[JOURNAL] + 2 <= len(self.records)
+            and self.marks[REPLIES] < len(self.pending)
+            and (self.outbox_head - self.outbox_forgotten < self.outbox.shape[1]).all()
+        )
 
     def _note_stuck_hold(self, now_ns: int) -> None:
         """A hold whose account has less reserved than it should cannot expire; somebody must look at it."""
@@ -347,7 +384,7 @@ class Node:
             self.journal.sync()
             self.synced_ns = began
             self.unsynced = False
-            self._note_sync(began - int(self.board.epoch_ns[0]))
+            self.row["synced_bytes"] = self.journal.size
         if count:
             self.since_snapshot += count
             took = time.monotonic_ns() - began
@@ -369,7 +406,7 @@ class Node:
             self.row["bytes"] += self.journal.append(record, self.now_ns())
             self.journal.sync()
             self.synced_ns = time.monotonic_ns()
-            self._note_sync(self.synced_ns - int(self.board.epoch_ns[0]))
+            self.row["synced_bytes"] = self.journal.size
             self.row["frames"] += 1
         self.unsynced = False
         self.outbox_durable[:] = self.outbox_head
@@ -393,8 +430,9 @@ class Node:
                 process.die_with_parent()
                 os.nice(10)
                 mask = self.outbox.shape[1] - 1
+                first = self.outbox_forgotten if self.redelivers else self.outbox_head
                 unsent = [
-                    self.outbox[peer, np.arange(self.outbox_forgotten[peer], self.outbox_head[peer]) & mask]
+                    self.outbox[peer, np.arange(first[peer], self.outbox_head[peer]) & mask]
                     for peer in range(len(self.outbox))
                 ]
                 path = snapshot_path(self.folder, self.node)
@@ -410,7 +448,6 @@ class Node:
         moved = False
         if self.released < self.durable:
             batch = self.pending[self.released : self.durable]
-            batch["epoch"] = self.epoch
             pushed = self.wiring.replies[self.node].push(batch)
             self.released += pushed
             if pushed:
@@ -424,13 +461,17 @@ class Node:
             if self.incarnations[node] != self.board.nodes["incarnation"][node]:
                 # The peer was restarted: what it had taken and not yet made durable went with it, so all of it goes again.
                 self.incarnations[node] = self.board.nodes["incarnation"][node]
-                self.outbox_sent[node] = self.outbox_forgotten[node]
+                if self.redelivers:
+                    self.outbox_sent[node] = self.outbox_forgotten[node]
             sent = int(self.outbox_sent[node])
             pushed = push_wrapped(ring.cursors, ring.slots, self.outbox[node], sent, int(self.outbox_durable[node]))
             if pushed:
                 self.outbox_sent[node] = sent + pushed
                 self.wiring.node_bells[node].ring()
                 moved = True
+            if not self.redelivers:
+                self.outbox_forgotten[node] = self.outbox_sent[node]
+                continue
             self.outbox_forgotten[node] = forget(
                 self.outbox, node, int(self.outbox_forgotten[node]), int(self.outbox_sent[node]), self.board.acked,
                 self.shape.shards,
@@ -497,6 +538,7 @@ class Node:
         """Puts the slower counters on the board."""
         self.row["refused"] = self.marks[REFUSED]
         self.row["sequence_gaps"] = self.marks[GAPS]
+        self.row["alarms"] = self.marks[ALARMS]
         self.row["outbox_max"] = max(
             int(self.row["outbox_max"]), int((self.outbox_head - self.outbox_forgotten).max(initial=0))
         )
@@ -523,6 +565,8 @@ class Node:
             sheet["hot_accounts"] = self._parts()
         if self.durability == Durability.MEMORY:
             sheet["sums"] = self.sums.tolist()
+            sheet["alarms"] = int(self.marks[ALARMS])
+            sheet["returned"] = [int(self.marks[RETURNED]), int(self.marks[RETURNED_MINOR])]
         closing_path(self.folder, self.node).write_text(json.dumps(sheet), "utf-8")
 
     def _parts(self) -> list[dict[str, int]]:
