@@ -180,6 +180,9 @@ class WindowHistograms:
         self.kinds = kinds
         self.nodes = nodes
         self.dense = np.zeros((resident, kinds, nodes, COUNTS), np.uint32)
+        self.used = list(
+            range(kinds)
+        )  # the kinds that may have been written to; a caller who knows of fewer may say so
         self.slots = np.full(windows, -1, np.int64)
         self._windows = [-1] * resident
         self._turn = 0
@@ -203,7 +206,7 @@ class WindowHistograms:
         self.slots[window] = -1
         self._windows[slot] = -1
         buckets, found = self._scratch
-        for kind in range(self.kinds):
+        for kind in self.used:
             for node in range(self.nodes):
                 pairs = _gather(self.dense[slot, kind, node], buckets, found)
                 if pairs:

@@ -236,6 +236,8 @@ class Simulation:
                 position = self._run_general(batch, position, last=last, end_ns=end_ns)
             if self._ctl[general.NEED] < 0:
                 return
+            # Looking through the histograms of kinds that never came would cost more than some windows' transactions.
+            self._windows.used = np.flatnonzero(self._virtual.kinds.any(axis=0)).tolist()
             self._windows.admit(int(self._ctl[general.NEED]))
 
     def _run_general(self, batch: NDArray[Any], position: int, *, last: bool, end_ns: int) -> int:
@@ -262,6 +264,7 @@ class Simulation:
                 self._setup.model, self._pool, self._nodes, self._shards, self._ctl, self._edges, self._virtual,
                 self._windows.dense, self._windows.slots, self._trace, self._known, ended_ns,
             )  # fmt: skip
+        self._windows.used = np.flatnonzero(self._virtual.kinds.any(axis=0)).tolist()
         response = self._windows.finish()
         return Results(
             setup=self._setup, edges=self._edges, virtual=self._virtual,
