@@ -40,6 +40,14 @@ class ClockName(StrEnum):
     VIRTUAL = "virtual"
 
 
+class DurabilityName(StrEnum):
+    """What `sim serve` promises, as a flag takes it."""
+
+    MEMORY = "memory"
+    OS = "os"
+    GROUP = "group"
+
+
 ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file, such as scenarios/peak.yaml.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, below results/.")]
 Set = Annotated[
@@ -188,6 +196,51 @@ def verify(
     from simulator.verify.command import verify_engine  # noqa: PLC0415  heavy
 
     return verify_engine(seed, quick=quick, only=only, as_json=as_json)
+
+
+@_verb
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The first gateway's; 0: any that is free.")] = 8080,
+    host: Annotated[str, typer.Option(help="Where it listens; beyond this machine only with --expose.")] = "127.0.0.1",
+    node: Annotated[
+        str, typer.Option("--node", metavar="NAME", help="Its name in X-Node; several are NAME-0, NAME-1 …")
+    ] = "gateway",
+    gateways: Annotated[int, typer.Option(metavar="N", min=1, max=16, help="Processes, on a port each.")] = 1,
+    accounts: Annotated[int, typer.Option(metavar="N", min=1, max=100_000_000, help="Customers.")] = 100_000,
+    merchants: Annotated[int, typer.Option(metavar="N", min=0, max=10_000_000, help="Numbered behind them.")] = 1_000,
+    balance: Annotated[str, typer.Option(metavar="MONEY", help="Each customer's at the start.")] = "1000000 CNY",
+    nodes: Annotated[int, typer.Option(metavar="N", min=1, max=16, help="Processes of the ledger.")] = 1,
+    shards: Annotated[int, typer.Option(metavar="N", min=1, max=256, help="Of the ledger.")] = 16,
+    durability: Annotated[DurabilityName, typer.Option(help="What an answer promises.")] = DurabilityName.GROUP,
+    remember: Annotated[
+        int, typer.Option(metavar="N", min=1_024, max=4_194_304, help="Ids each shard remembers; a power of two.")
+    ] = 131_072,
+    in_flight: Annotated[
+        int, typer.Option(metavar="N", min=1, max=65_536, help="Requests at once in each gateway; beyond: 429.")
+    ] = 8_192,
+    rate: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1_000_000, help="Requests a second of each; beyond: 429.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="S", min=0.05, max=60.0, help="Beyond, an answer is in doubt.")
+    ] = 5.0,
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Journals stay here, and are taken up again; else they go at the end."),
+    ] = None,
+    *,
+    expose: Annotated[
+        bool, typer.Option("--expose", help="Let other machines in; it asks nobody who they are.")
+    ] = False,
+) -> int:
+    """Serve the reference payment gateway: HTTP in front of the built-in platform."""
+    from simulator.run.serve import run_gateway  # noqa: PLC0415  heavy
+
+    return run_gateway(
+        host=host, port=port, name=node, gateways=gateways, balance=balance, accounts=accounts, merchants=merchants,
+        nodes=nodes, shards=shards, durability=durability.value, remember=remember, in_flight=in_flight, rate_per_s=rate,
+        timeout_s=timeout, folder=folder, expose=expose,
+    )  # fmt: skip
 
 
 @_verb

@@ -28,7 +28,8 @@ from simulator.measure.grid import peak_grid, seconds_grid
 from simulator.measure.recorder import Recorder, open_tallies
 from simulator.scenario.balancing import Balancer
 from simulator.scenario.model import Scenario
-from simulator.shard.layout import Board, Durability, NodeState, Shape
+from simulator.shard.door import Door, Doors
+from simulator.shard.layout import ANSWER, QUESTION, Board, Durability, Inquiry, NodeState, Shape
 from simulator.shard.poison import PoisonRules
 from simulator.shard.rebalance import Order, Rebalancer
 from simulator.shard.worker import Node, Wiring
@@ -148,6 +149,7 @@ def _tiny_run(folder: Path) -> None:
         dispatcher.give_up(10**9, Status.UNKNOWN, Reason.TIMEOUT)
         dispatcher.flush()
     recorder.finish()
+    _through_a_door(nodes[0], board)
     for node in nodes:
         node.close()
     board.nodes["state"] = NodeState.READY
@@ -158,3 +160,16 @@ def _tiny_run(folder: Path) -> None:
     lags = CreditLagSampler(_TRANSACTIONS, shape.shards, shape.split, HotKeys(64, 1))
     audit_run(folder, lags.look)
     lags.measured()
+
+
+def _through_a_door(node: Node, board: Board) -> None:
+    """A question of each kind, and its answer."""
+    door = Door(2, 1_024)
+    doors = Doors([door], 0, board.nodes[0])
+    asked = np.zeros(2, QUESTION)
+    asked["what"] = [Inquiry.ACCOUNT, Inquiry.TRANSACTION]
+    door.questions[0].push(asked)
+    doors.look_up(node.books)
+    doors.hand_out(np.zeros(0, OUTCOME))
+    door.answers[0].pop(np.zeros(2, ANSWER))
+    door.bell.close()

@@ -150,11 +150,59 @@ FILE_HEADER = np.dtype(
         ("_", "<u4"),
     ]
 )
+# What a gateway asks a node beside requests, and the answer: reads, which change and log nothing (simulator.ledger.inquiry).
+QUESTION = np.dtype(
+    [
+        ("key", "<u8"),  # the account's number, or the transaction's id
+        ("slot", "<u4"),  # echoed
+        ("what", "<u4"),  # Inquiry
+    ]
+)
+ANSWER = np.dtype(
+    [
+        ("key", "<u8"),
+        ("amount_minor", "<i8"),  # of an account: available
+        (
+            "remaining_minor",
+            "<i8",
+        ),  # of an account: reserved; of a transaction: what may still be posted, voided or refunded
+        ("related", "<u8"),
+        ("slot", "<u4"),
+        ("payer", "<u4"),
+        ("payee", "<u4"),
+        ("lsn", "<u4"),
+        ("shard", "<u2"),
+        ("found", "u1"),  # Found
+        ("kind", "u1"),
+        ("status", "u1"),
+        ("reason", "u1"),
+        ("state", "u1"),  # simulator.ledger.books.State
+        ("_", "u1"),
+        ("_2", "<u8"),
+    ]
+)
 FILE_MAGIC = 0x4C4E524A_4D4953_01  # "SIM JRNL", version in the low byte
 
+assert QUESTION.itemsize == 16, QUESTION.itemsize  # noqa: PLR2004, S101  in rings that two processes share
+assert ANSWER.itemsize == 64, ANSWER.itemsize  # noqa: PLR2004, S101  as QUESTION
 assert RECORD.itemsize == 40, RECORD.itemsize  # noqa: PLR2004, S101  the on-disk format; a wrong layout must not run
 assert FRAME.itemsize == 32, FRAME.itemsize  # noqa: PLR2004, S101  as RECORD
 assert FILE_HEADER.itemsize == 64, FILE_HEADER.itemsize  # noqa: PLR2004, S101  as RECORD
+
+
+class Inquiry(IntEnum):
+    """What a gateway may ask of a node."""
+
+    ACCOUNT = 1
+    TRANSACTION = 2
+
+
+class Found(IntEnum):
+    """What a node knows of what was asked."""
+
+    NOTHING = 0
+    FAR = 1  # a payment's far side only: the node that decided it knows more
+    ALL = 2
 
 
 class Durability(IntEnum):
@@ -217,8 +265,9 @@ NODE_BOARD = np.dtype(
             "state", "pid", "errno", "frames", "records", "bytes", "handed_on", "busy_ns", "outbox_max",
             "refused", "cpu_ns", "sequence_gaps", "incarnation", "synced_bytes", "replayed", "replay_ns", "expired",
             "set_aside", "retried", "healed", "dead_requests", "dead_credits", "dead_unwritten", "alarms",
+            "unread",
         ],
-        "formats": ["<i8"] * 24,
+        "formats": ["<i8"] * 25,
         "itemsize": 256,
     }
 )  # fmt: skip

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from simulator import process
 from simulator.errors import BackendError
 from simulator.shard.layout import Board, Durability, NodeState, Shape, Stop
 from simulator.shard.move import images_of
 from simulator.shard.rebalance import Rebalancer
 from simulator.shard.worker import Wiring, serve
-from simulator.transaction import OUTCOME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,16 +64,18 @@ class Pool:
         run: int,
         restarts: int = 0,
         rebalance: Sequence[Order] | ByLoad | None = None,
+        doors: int = 0,
         **node_options: Any,  # noqa: ANN401  passed to each Node, which has their defaults
     ) -> None:
         """Makes rings and board.
 
         `folder` will hold the journals, `queue` is the slots of each ring, `restarts` how often dead nodes are started again
         in all. A node without a journal (`Durability.MEMORY`) has nothing to come back from. `rebalance`: which shards move.
+        `doors`: how many gateways speak to it, instead of one dispatcher.
         """
         self.shape = shape
         self.board = Board(shape)
-        self.wiring = Wiring(shape.nodes, queue)
+        self.wiring = Wiring(shape.nodes, queue, doors)
         self._options = {
             "folder": folder,
             "durability": durability,
@@ -220,11 +219,9 @@ class Pool:
         self.board.stop[0] = stop
         for bell in self.wiring.node_bells:
             bell.ring()
-        scratch = np.zeros(4_096, OUTCOME)
         while not self._all_in(until):
             self.supervise()
-            for ring in self.wiring.replies:  # nobody else reads them any more, and a full one would stop its node
-                ring.pop(scratch)
+            self.wiring.drain()  # nobody else reads them any more
             if time.monotonic() > deadline or (stop == Stop.QUIESCE and self.failures()):
                 return False
             time.sleep(_LOOK_S)
@@ -236,7 +233,7 @@ class Pool:
         The states are read twice, before and after the rings: a node says that it is no longer quiet before it takes anything.
         """
         states = self.board.nodes["state"]
-        rings = [*self.wiring.requests, *(ring for row in self.wiring.peers for ring in row if ring is not None)]
+        rings = [*self.wiring.from_clients, *(ring for row in self.wiring.peers for ring in row if ring is not None)]
         quiet = NodeState.QUIET in until
         return (
             all(int(state) in until for state in states)

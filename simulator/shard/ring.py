@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,6 +171,15 @@ class Doorbell:
         if readable:
             os.eventfd_read(self._fd)
         return bool(readable)
+
+    def fileno(self) -> int:
+        """What an event loop may watch: readable when it rang."""
+        return self._fd
+
+    def clear(self) -> None:
+        """Hears the bell, if it rang: look at the rings after this, not before."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._fd)
 
     def close(self) -> None:
         """Closes this process's end."""

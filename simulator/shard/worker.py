@@ -41,6 +41,7 @@ from simulator.ledger.replay import refill_outbox, restore
 from simulator.measure.histogram import count_one
 from simulator.shard import snapshot
 from simulator.shard.dead_letters import DeadLetters, dead_letters_path
+from simulator.shard.door import Door, Doors
 from simulator.shard.journal import Journal, JournalError, JournalReader, closing_path, journal_path
 from simulator.shard.layout import (
     FILE_HEADER,
@@ -82,19 +83,32 @@ _BLOCKED_S = 0.000_2  # how long it sleeps when a full ring is what it waits for
 class Wiring:
     """The rings and doorbells of one platform, made before the fork.
 
-    `requests[n]` leads from the dispatcher to node n, `replies[n]` back, `peers[a][b]` from node a to node b.
+    `requests[n]` leads from the dispatcher to node n, `replies[n]` back, `peers[a][b]` from node a to node b. `doors` are the
+    gateways', of which each has rings of its own.
     """
 
-    def __init__(self, nodes: int, queue: int) -> None:
+    def __init__(self, nodes: int, queue: int, doors: int = 0) -> None:
         self.requests = [Ring(queue, TRANSACTION) for _ in range(nodes)]
         self.replies = [Ring(2 * queue, OUTCOME) for _ in range(nodes)]
         self.peers = [[Ring(queue, TRANSACTION) if a != b else None for b in range(nodes)] for a in range(nodes)]
         self.node_bells = [Doorbell() for _ in range(nodes)]
         self.dispatcher_bell = Doorbell()
+        self.doors = [Door(nodes, queue) for _ in range(doors)]
+
+    @property
+    def from_clients(self) -> list[Ring]:
+        """Every ring that leads into the platform."""
+        return [*self.requests, *(ring for door in self.doors for ring in door.requests)]
+
+    def drain(self) -> None:
+        """Takes every reply, of which nobody wants to know any more: a full ring would stop its node."""
+        scratch = np.zeros(4_096, OUTCOME)
+        for ring in (*self.replies, *(ring for door in self.doors for ring in door.replies)):
+            ring.pop(scratch)
 
     def close(self) -> None:
         """Closes this process's ends of the doorbells; rings are memory, and go with their last user."""
-        for bell in (*self.node_bells, self.dispatcher_bell):
+        for bell in (*self.node_bells, self.dispatcher_bell, *(door.bell for door in self.doors)):
             bell.close()
 
 
@@ -123,7 +137,9 @@ class Node:
         self.snapshot_pid = 0
         self.books = open_books(shape, node, any_shard=movable)
         self.wiring = wiring
-        self.inbound = [wiring.requests[node]]
+        self.doors = Doors(wiring.doors, node, self.row) if wiring.doors else None
+        self.inbound = [wiring.requests[node], *(self.doors.requests if self.doors else ())]
+        self.client_rings = len(self.inbound)
         self.inbound += [ring for a in range(shape.nodes) if (ring := wiring.peers[a][node]) is not None]
         self.peers = [(b, ring) for b, ring in enumerate(wiring.peers[node]) if ring is not None]
         self.records = touched((4 * TURN_MAX * len(self.inbound),), RECORD)
@@ -273,6 +289,8 @@ class Node:
                 self._note_stuck_hold(now_ns)
         moved |= self.take()
         moved |= self._hand_on()
+        if self.doors is not None:
+            moved |= self.doors.look_up(self.books)
         self.commit()
         self._snapshot()
         moved |= self.send_out()
@@ -282,11 +300,11 @@ class Node:
         """Books what waits in the inbound rings, in memory only; says whether there was anything."""
         now_ns = int(self.books.now_ns[0])
         taken = int(len(self.guard.aside) > 0 and self.guard.try_again(now_ns))
-        for ring in self.inbound:
+        for number, ring in enumerate(self.inbound):
             there = waiting(ring.cursors)
             if there == 0:
                 continue
-            from_clients = ring is self.inbound[0]
+            from_clients = number < self.client_rings
             if self.drop_oldest and from_clients:
                 there -= self._shed(ring, there)
             count = min(there, TURN_MAX)
@@ -446,17 +464,21 @@ class Node:
     def send_out(self) -> bool:
         """Pushes what is durable: replies to the dispatcher, far legs to peers. What does not fit stays for the next turn."""
         moved = False
-        if self.released < self.durable:
+        if self.doors is not None:
+            moved = self.durable > 0
+            self.doors.hand_out(self.pending[: self.durable])
+            self.released = self.durable
+        elif self.released < self.durable:
             batch = self.pending[self.released : self.durable]
             pushed = self.wiring.replies[self.node].push(batch)
             self.released += pushed
             if pushed:
                 self.wiring.dispatcher_bell.ring()
                 moved = True
-            if self.released == self.marks[REPLIES]:
-                self.released = 0
-                self.durable = 0
-                self.marks[REPLIES] = 0
+        if self.released == self.marks[REPLIES]:
+            self.released = 0
+            self.durable = 0
+            self.marks[REPLIES] = 0
         for node, ring in self.peers:
             if self.incarnations[node] != self.board.nodes["incarnation"][node]:
                 # The peer was restarted: what it had taken and not yet made durable went with it, so all of it goes again.
@@ -530,7 +552,7 @@ class Node:
         """How long to sleep when there is nothing to do: shorter while a sync is due or peers are about to acknowledge."""
         if stop == Stop.QUIESCE or len(self.guard.aside):
             return _QUIESCE_S
-        if self.bucket is not None and len(self.inbound[0]):
+        if self.bucket is not None and any(len(ring) for ring in self.inbound[: self.client_rings]):
             return _THROTTLED_S
         return min(_IDLE_S, self.interval_ns / 1e9) if self.unsynced else _IDLE_S
 
