@@ -139,7 +139,6 @@ class Node:
         self.wiring = wiring
         self.doors = Doors(wiring.doors, node, self.row) if wiring.doors else None
         self.inbound = [wiring.requests[node], *(self.doors.requests if self.doors else ())]
-        self.client_rings = len(self.inbound)
         self.inbound += [ring for a in range(shape.nodes) if (ring := wiring.peers[a][node]) is not None]
         self.peers = [(b, ring) for b, ring in enumerate(wiring.peers[node]) if ring is not None]
         self.records = touched((4 * TURN_MAX * len(self.inbound),), RECORD)
@@ -296,15 +295,21 @@ class Node:
         moved |= self.send_out()
         return moved
 
+    @property
+    def client_rings(self) -> int:
+        """How many of the inbound rings, the first ones, come from clients."""
+        return 1 + len(self.wiring.doors)
+
     def take(self) -> bool:
         """Books what waits in the inbound rings, in memory only; says whether there was anything."""
         now_ns = int(self.books.now_ns[0])
         taken = int(len(self.guard.aside) > 0 and self.guard.try_again(now_ns))
+        clients = self.client_rings
         for number, ring in enumerate(self.inbound):
             there = waiting(ring.cursors)
             if there == 0:
                 continue
-            from_clients = number < self.client_rings
+            from_clients = number < clients
             if self.drop_oldest and from_clients:
                 there -= self._shed(ring, there)
             count = min(there, TURN_MAX)
