@@ -1,6 +1,6 @@
 """How this project's kernels are compiled: the one decorator for free functions over arrays and scalars.
 
-* `cache`: compiled once into a cache beside the source (or the user's cache folder), so that a run starts warm.
+* `cache`: compiled once into a cache (`simulator.kernel_cache`), so that a run starts warm.
 * `nogil`: a kernel never touches a Python object.
 * `error_model="numpy"`: no branch for division by zero; validation stays outside the kernels.
 * `_nrt=False`: no reference counts. A kernel borrows its arrays and never makes or keeps one, yet Numba counts references at
@@ -16,8 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import config
 from numba.core.cgutils import get_item_pointer, unpack_tuple
 from numba.extending import intrinsic
+
+from simulator import kernel_cache
+
+if not config.CACHE_DIR:  # NUMBA_CACHE_DIR outranks ours
+    config.CACHE_DIR = str(kernel_cache.folder())
 
 # In a kernel this is an integer like any other; a type checker has to be told.
 int64: Any = np.int64

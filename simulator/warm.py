@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from numba.core import config
 
-from simulator import process
+from simulator import kernel_cache, process
 from simulator.arrivals.process import Poisson
 from simulator.arrivals.rate import Rate
 from simulator.audit.auditor import audit_run
@@ -21,8 +22,6 @@ from simulator.audit.history import history_path
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.dispatcher import Dispatcher
 from simulator.engine.units import PROGRESS, simulate_units
-from simulator.engine.virtual import general
-from simulator.ledger import post
 from simulator.ledger.flaws import threshold_of
 from simulator.measure.grid import peak_grid, seconds_grid
 from simulator.measure.recorder import Recorder, open_tallies
@@ -47,14 +46,12 @@ _TRANSACTIONS = 256
 
 
 def is_cold() -> bool:
-    """Whether kernels must be compiled first: the largest one is not in the cache, or older than its source."""
-    return _is_cold(post.__file__, "post.apply")
+    """Whether kernels must be compiled first: the largest one is not in the cache."""
+    return _is_cold("post.apply")
 
 
-def _is_cold(file: str, kernel: str) -> bool:
-    source = Path(file)
-    cache = list((source.parent / "__pycache__").glob(f"{kernel}-*.nbi"))
-    return not any(entry.stat().st_mtime >= source.stat().st_mtime for entry in cache)
+def _is_cold(kernel: str) -> bool:
+    return not any(Path(config.CACHE_DIR).rglob(f"{kernel}-*.nbi"))
 
 
 def warm(say: Callable[[str], None] | None) -> None:
@@ -62,6 +59,7 @@ def warm(say: Callable[[str], None] | None) -> None:
     if is_cold():
         if say is not None:
             say("compiling kernels into a cache (once; about a minute on one core) …")
+        kernel_cache.forget_others(Path(config.CACHE_DIR))
         # In a process of its own: the compiler leaves hundreds of megabytes behind, which every forked child would inherit.
         child = process.start("compiler", _in_a_temporary_folder)
         child.join()
@@ -70,7 +68,7 @@ def warm(say: Callable[[str], None] | None) -> None:
 
 def warm_virtual(say: Callable[[str], None] | None) -> None:
     """The same for the kernels of the virtual clock."""
-    if _is_cold(general.__file__, "general.run"):
+    if _is_cold("general.run"):
         if say is not None:
             say("compiling kernels into a cache (once; a minute or two on one core) …")
         process.start("compiler", _tiny_simulation).join()

@@ -16,6 +16,7 @@ PACKAGE = Path(simulator.__file__).parent
 ORDER = [
     "simulator",
     "simulator.errors",
+    "simulator.kernel_cache",
     "simulator.kernel",
     "simulator.seeds",
     "simulator.transaction",

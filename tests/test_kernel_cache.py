@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simulator import kernel_cache, transaction
+from simulator.report import wording
+from simulator.ledger import post, window
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_what_kernels_are_made_of_is_found_through_imports() -> None:
+    names = {str(path) for path in kernel_cache.sources()}
+    assert {post.__file__, window.__file__, transaction.__file__} <= names
+    assert wording.__file__ not in names
+
+
+def test_a_changed_constant_in_another_module_changes_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "post.py").write_text(
+        "from simulator.kernel import kernel\nfrom simulator.words import (\n    Kind,\n)\n"
+    )
+    (tmp_path / "words.py").write_text("Kind = 1\n")
+    (tmp_path / "other.py").write_text("x = 1\n")
+    package = tmp_path.rename(tmp_path.parent / "simulator")
+    monkeypatch.setattr(kernel_cache, "_PACKAGE", package)
+    before = kernel_cache.folder()
+    (package / "other.py").write_text("x = 2\n")
+    assert kernel_cache.folder() == before
+    (package / "words.py").write_text("Kind = 2\n")
+    assert kernel_cache.folder() != before
+
+
+def test_only_the_newest_folder_is_kept(tmp_path: Path) -> None:
+    for name in ("kernels-old", "kernels-new", "kept"):
+        (tmp_path / name).mkdir()
+    kernel_cache.forget_others(tmp_path / "kernels-new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "kernels-new"]
