@@ -13,17 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import config
 from numba.core.cgutils import get_item_pointer, unpack_tuple
 from numba.extending import intrinsic
 
 from simulator import kernel_cache
 
-if not config.CACHE_DIR:  # NUMBA_CACHE_DIR outranks ours
-    config.CACHE_DIR = str(kernel_cache.folder())
+settings: Any = numba.config  # untyped, and filled at run time
+if not settings.CACHE_DIR:  # NUMBA_CACHE_DIR outranks ours
+    settings.CACHE_DIR = str(kernel_cache.folder())
 
 # In a kernel this is an integer like any other; a type checker has to be told.
 int64: Any = np.int64

@@ -2,7 +2,8 @@
 
 Numba's own cache looks only at the file that a kernel stands in. A kernel has more than that in it: the enumerations and record
 layouts of other modules are constants to it, and what it calls is pasted in. After an update of those it would silently go on
-with the old ones. So the folder's name is a digest of every module that kernels are made of; when one changes, all are compiled again.
+with the old ones. So the folder's name is a digest of every module that kernels are made of; when one changes, all are
+compiled again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def sources() -> list[Path]:
     """
     texts = {path: path.read_text("utf-8") for path in _PACKAGE.rglob("*.py")}
     kernels = {path for path, text in texts.items() if _KERNELS in text}
-    imported = {file for path in kernels for found in _IMPORT.finditer(texts[path]) for file in _files_of(*found.groups())}
+    imported = {
+        file for path in kernels for found in _IMPORT.finditer(texts[path]) for file in _files_of(*found.groups())
+    }
     return sorted(kernels | (imported & texts.keys()))
 
 

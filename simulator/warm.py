@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from numba.core import config
 
 from simulator import kernel_cache, process
 from simulator.arrivals.process import Poisson
@@ -22,6 +21,7 @@ from simulator.audit.history import history_path
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.dispatcher import Dispatcher
 from simulator.engine.units import PROGRESS, simulate_units
+from simulator.kernel import settings
 from simulator.ledger.flaws import threshold_of
 from simulator.measure.grid import peak_grid, seconds_grid
 from simulator.measure.recorder import Recorder, open_tallies
@@ -51,7 +51,7 @@ def is_cold() -> bool:
 
 
 def _is_cold(kernel: str) -> bool:
-    return not any(Path(config.CACHE_DIR).rglob(f"{kernel}-*.nbi"))
+    return not any(Path(settings.CACHE_DIR).rglob(f"{kernel}-*.nbi"))
 
 
 def warm(say: Callable[[str], None] | None) -> None:
@@ -59,7 +59,7 @@ def warm(say: Callable[[str], None] | None) -> None:
     if is_cold():
         if say is not None:
             say("compiling kernels into a cache (once; about a minute on one core) …")
-        kernel_cache.forget_others(Path(config.CACHE_DIR))
+        kernel_cache.forget_others(Path(settings.CACHE_DIR))
         # In a process of its own: the compiler leaves hundreds of megabytes behind, which every forked child would inherit.
         child = process.start("compiler", _in_a_temporary_folder)
         child.join()

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simulator import kernel_cache, transaction
-from simulator.report import wording
 from simulator.ledger import post, window
+from simulator.report import wording
 
 if TYPE_CHECKING:
     from pathlib import Path
