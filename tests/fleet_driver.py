@@ -49,15 +49,16 @@ class Driver:
 
     def __init__(
         self, policy: str, nodes: int, *, balancers: int = 1, weights: list[float] | None = None, seed: int = 1,
-        table_size: int = 65_537, **changes: float,
+        table_size: int = 65_537, changes: dict[str, float] | None = None, **more: float,
     ) -> None:  # fmt: skip
+        changed = {**(changes or {}), **more}
         differ = weights is not None and len(set(weights)) > 1
-        self.settings = settings_of(policy, **{"weighted": int(differ), **changes})
+        self.settings = settings_of(policy, **{"weighted": int(differ), **changed})
         self.fleet = open_fleet(
             self.settings, nodes, balancers, seed=seed, table_size=table_size,
             weights=None if weights is None else np.array(weights, np.float64),
         )  # fmt: skip
-        if policy == "aperture" and "aperture_ns" not in changes:  # as wide as it gets, and it stays so
+        if policy == "aperture" and "aperture_ns" not in changed:  # as wide as it gets, and it stays so
             self.settings = self.settings._replace(load_low=-1.0)
             self.fleet.width[:] = nodes
         self.key = stream_key(seed, Stream.BALANCER)
