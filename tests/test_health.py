@@ -10,8 +10,7 @@ from simulator.balancer.fleet import NEVER_NS, Health
 
 
 def guarded(nodes: int, *, balancers: int = 1, **changes: float) -> Driver:
-    driver = Driver("p2c", nodes, balancers=balancers, changes={"outlier": 1, **changes})
-    return driver
+    return Driver("p2c", nodes, balancers=balancers, changes={"outlier": 1, **changes})
 
 
 def events(driver: Driver) -> list[tuple[float, int, str]]:

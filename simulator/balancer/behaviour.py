@@ -123,8 +123,8 @@ def herd(load: NDArray[Any], window_ns: int, delay_ns: int | None = None) -> Her
     """How far, and how fast, loads swing; None with fewer than 16 loaded windows.
 
     Each node's share of the mean has its straight line taken off. Peak and trough are the 97.5 and 2.5 percentiles: extremes of
-    a long series are those of its noise. The period is where the nodes' mean periodogram peaks, if by Fisher's g test (1929) noise alone
-    would show such a peak less often than once in a hundred; a herd's is about 2 to 4 delays of its feedback.
+    a long series are those of its noise. The period is where the nodes' mean periodogram peaks, if by Fisher's g test (1929)
+    noise alone would show such a peak less often than once in a hundred; a herd's is about 2 to 4 delays of its feedback.
     """
     loaded = np.flatnonzero(load.sum(axis=1) > 0)
     if len(loaded) < _LEAST_SERIES:
