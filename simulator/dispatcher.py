@@ -29,7 +29,9 @@ from simulator.measure.recorder import (
     Dense,
     Recorder,
     Tallies,
+    account_in_flight,
     note,
+    note_fine,
     second_of,
 )
 from simulator.seeds import Stream, stream_key
@@ -130,6 +132,7 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
     `note_fired` says so.
     """
     seconds = tallies.offered.shape[0]
+    account_in_flight(tallies, now_ns)
     for i in range(start, stop):
         m = batch[i]
         intended = m["intended_ns"]
@@ -187,6 +190,7 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
             fired_second = second_of(now_ns, seconds)
             tallies.sent[fired_second] += 1
             tallies.node_sent[fired_second, node] += 1
+            note_fine(tallies, node, now_ns)
             note(dense.lag, tallies.totals, LAG, slot_of_second, kind, node, now_ns - intended)
         note_sent(settings, fleet, 0, node, now_ns)
         tallies.in_flight_max[node] = max(tallies.in_flight_max[node], tallies.in_flight[node])
@@ -217,6 +221,7 @@ def note_fired(
         flight.table[int64(m["slot"])]["fired_ns"] = now_ns
         tallies.sent[second] += 1
         tallies.node_sent[second, node] += 1
+        note_fine(tallies, node, now_ns)
         note(dense.lag, tallies.totals, LAG, slot_of_second, int64(m["kind"]), node, now_ns - m["intended_ns"])
     return stop
 
@@ -234,6 +239,7 @@ def settle(  # noqa: C901, PLR0915  a kernel is long but straight
     """
     seconds = tallies.offered.shape[0]
     polled_ns = now_ns
+    account_in_flight(tallies, now_ns)
     for i in range(start, stop):
         outcome = outcomes[i]
         now_ns = int64(outcome["answered_ns"]) if outcome["answered_ns"] > 0 else polled_ns

@@ -34,6 +34,8 @@ from simulator.balancer.behaviour import (
     spread_in_windows,
 )
 from simulator.balancer.fleet import EVENT, Health
+from simulator.report.balancing import behaviour_rows
+from simulator.run.balance import fault_spans
 
 W = 100_000_000  # a window
 S = 1_000_000_000
@@ -239,3 +241,28 @@ def test_health_is_unknown_when_more_happened_than_was_kept() -> None:
 def test_any_series_gives_figures_that_json_can_hold(rows: list[list[int]]) -> None:
     run = Recorded(window_ns=W, requests=np.array(rows), faults=(FaultSpan(0, W, 3 * W),), end_ns=len(rows) * W)
     json.dumps(describe(run), allow_nan=False)
+
+
+def test_the_report_tells_what_is_known_and_nothing_else() -> None:
+    bare = dict(behaviour_rows(describe(Recorded(window_ns=W, requests=np.full((100, 4), 10), end_ns=10 * S))))
+    assert bare["busiest node over the average, requests, per 100ms"] == "1.000 (median), 1.000 (p99)"
+    assert not [label for label in bare if "busy" in label.split(",")[1:] or "ejected" in label]
+    assert behaviour_rows({"policy": "p2c"}) == []
+    struck = Recorded(
+        window_ns=W, requests=np.full((100, 4), 10), events=events((3.5, 0, 1, OUT)), events_in_all=1,
+        faults=(FaultSpan(1, 3 * S, 5 * S),), end_ns=10 * S,
+    )  # fmt: skip
+    rows = dict(behaviour_rows(describe(struck)))
+    assert rows["node 1, sick 3.0 to 5.0 s: ejected after"] == "0.50 s (median), by 1 of 1 balancers"
+    assert rows["healthy nodes ejected (node-seconds a balancer)"] == "0"
+
+
+def test_fault_spans_are_read_from_the_events_of_a_run() -> None:
+    log = [
+        {"t_s": 0.0, "event": "started", "engine_pid": 1}, {"t_s": 1.0, "event": "fault", "fault": "kill", "node": 1},
+        {"t_s": 1.1, "event": "node_died", "node": 1}, {"t_s": 1.5, "event": "node_ready", "node": 1},
+        {"t_s": 2.0, "event": "fault", "fault": "pause", "node": 0}, {"t_s": 2.5, "event": "fault_over", "node": 0},
+        {"t_s": 3.0, "event": "fault", "fault": "pause", "node": 1},
+    ]  # fmt: skip
+    expected = (FaultSpan(1, S, 3 * S // 2), FaultSpan(0, 2 * S, 5 * S // 2), FaultSpan(1, 3 * S, 4 * S))
+    assert fault_spans(log, 4 * S) == expected

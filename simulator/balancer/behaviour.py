@@ -381,7 +381,7 @@ def describe(run: Recorded) -> dict[str, Any]:
             else {
                 f"{run.window_ns // 1_000_000}ms": spread_in_windows(load, run.weights, counts=name == "requests"),
                 "1s": spread_in_windows(merged(load, per_second), run.weights, counts=name == "requests"),
-                "run": _plain(spread(load.sum(axis=0), run.weights)),
+                "run": _plain(spread(load.sum(axis=0), run.weights), counts=name == "requests"),
             }
             for name, load in loads.items()
         },
@@ -407,10 +407,10 @@ def _or_none(value: float | None) -> float | None:
     return None if value is None else _rounded(value)
 
 
-def _plain(found: Spread | None) -> dict[str, float | None] | None:
+def _plain(found: Spread | None, *, counts: bool) -> dict[str, float | None] | None:
     if found is None:
         return None
-    names = ("imbalance_max_over_mean", "p99_over_p50", "cv", "jain", "noise_floor", "excess")
+    names = ("imbalance_max_over_mean", "p99_over_p50", "cv", "jain", *(("noise_floor", "excess") if counts else ()))
     return {name: _or_none(getattr(found, name)) for name in names}
 
 

@@ -63,6 +63,8 @@ class Ended(NamedTuple):
     cpu_s: float
     spilled: bytes  # history rows that could not be written to their file
     history_errno: int  # why not; 0: all were
+    health: NDArray[np.void]  # what the balancer's health checks did, in order (balancer.fleet.EVENT)
+    health_count: int  # how much that was, also if not all of it was kept
 
 
 class _History:
@@ -125,6 +127,12 @@ class WallEngine:
         self._outcomes = np.zeros(32_768, OUTCOME)
         self._second = 0
         self._cpu_ns = time.process_time_ns()
+
+    def health(self) -> tuple[NDArray[np.void], int]:
+        """The health events that the balancer kept, and how many there were."""
+        fleet = self._dispatcher.fleet
+        count = int(fleet.event_count[0])
+        return fleet.events[: min(count, len(fleet.events))], count
 
     def prepare(self) -> None:
         """Opens what the backend has to open in this process, and makes the first transactions, so that none is late for that."""
@@ -249,7 +257,8 @@ def drive(connection: Connection, make_engine: MakeEngine, history: Path, expect
     engine.run()
     record.close()
     engine.close()
-    connection.send(Ended(recorder.finish(), time.process_time() - began, bytes(record.spilled), record.errno))
+    used = time.process_time() - began
+    connection.send(Ended(recorder.finish(), used, bytes(record.spilled), record.errno, *engine.health()))
     connection.close()
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from simulator.kernel import inlined
+from simulator.kernel import inlined, kernel
 from simulator.measure.histogram import COUNTS, Histogram, SparseHistograms, WindowHistograms, index_of
 from simulator.shard.layout import shared_array
 from simulator.transaction import Kind, Reason, Status
@@ -69,10 +69,19 @@ class Tallies(NamedTuple):
     last_second_ns: NDArray[
         np.int64
     ]  # (4,) p50, p99, p99.9 of `response_time` of a second, and one more than its number
+    fine_ns: NDArray[np.int64]  # (2,) the length of a fine window; until when in flight is accounted for
+    fine_sent: NDArray[
+        np.int64
+    ]  # (F, N) sent in each fine window, what comes later in the last; F is 1 if nobody asked
+    fine_in_flight_ns: NDArray[np.int64]  # (F, N) in flight × time
 
 
-def open_tallies(grid_ns: NDArray[np.int64], nodes: int, shards: int) -> Tallies:
-    """Zeroed tallies for a run counted in the windows between these edges, drain included."""
+FINE_NS = 100_000_000  # a tenth of a second, as the behaviour figures are read …
+FINE_MOST = 72_000  # … for two hours; longer runs have longer windows, and so a bound on their memory
+
+
+def open_tallies(grid_ns: NDArray[np.int64], nodes: int, shards: int, *, fine: bool = False) -> Tallies:
+    """Zeroed tallies for a run counted in the windows between these edges, drain included; with `fine` finer ones beside."""
     windows = len(grid_ns) - 1
 
     def area(*shape: int) -> NDArray[np.int64]:
@@ -80,6 +89,10 @@ def open_tallies(grid_ns: NDArray[np.int64], nodes: int, shards: int) -> Tallies
 
     edges = area(windows + 1)
     edges[:] = grid_ns
+    length_ns = int(grid_ns[-1])
+    fine_ns = area(2)
+    fine_ns[0] = FINE_NS * max(-(-length_ns // (FINE_NS * FINE_MOST)), 1) if fine else max(length_ns, 1)
+    fines = -(-length_ns // int(fine_ns[0]))
     return Tallies(
         grid_ns=edges, offered=area(windows), sent=area(windows), answered=area(windows, STATUSES),
         refused=area(windows), offered_minor=area(windows),
@@ -89,6 +102,7 @@ def open_tallies(grid_ns: NDArray[np.int64], nodes: int, shards: int) -> Tallies
         shard_credited=area(shards), hot_by_status=area(STATUSES), hot_response=area(COUNTS),
         totals=area(3, COUNTS), stray=area(1), settled_ns=area(1),
         cpu_ns=area(windows), last_second_ns=area(4),
+        fine_ns=fine_ns, fine_sent=area(fines, nodes), fine_in_flight_ns=area(fines, nodes),
     )  # fmt: skip
 
 
@@ -108,6 +122,28 @@ class Dense(NamedTuple):
 def second_of(time_ns: int, seconds: int) -> int:
     """The window a time belongs to where windows are seconds (the wall clock); what comes after the last counts as the last."""
     return min(max(time_ns, 0) // 1_000_000_000, seconds - 1)
+
+
+@inlined
+def note_fine(tallies: Tallies, node: int, now_ns: int) -> None:
+    """Counts what is sent in its fine window."""
+    window = min(max(now_ns, 0) // tallies.fine_ns[0], tallies.fine_sent.shape[0] - 1)
+    tallies.fine_sent[window, node] += 1
+
+
+@kernel
+def account_in_flight(tallies: Tallies, now_ns: int) -> None:
+    """What is in flight has been so since the last call; call it before that changes."""
+    width = tallies.fine_ns[0]
+    last = tallies.fine_in_flight_ns.shape[0] - 1
+    since = tallies.fine_ns[1]
+    while since < now_ns:
+        window = min(since // width, last)
+        until = min(now_ns, (window + 1) * width) if window < last else now_ns
+        for node in range(tallies.in_flight.shape[0]):
+            tallies.fine_in_flight_ns[window, node] += tallies.in_flight[node] * (until - since)
+        since = until
+    tallies.fine_ns[1] = since
 
 
 @inlined

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from simulator.errors import SimError
 from simulator.report import folder, simulated_page, wording
+from simulator.report.balancing import BEHAVIOUR, behaviour_rows
 from simulator.report.blocks import Table, Tile
 from simulator.report.figures import Figure, figures
 from simulator.report.wording import NO_DATA, count, metric_name, ms, number, plain, rate, share
@@ -283,7 +284,12 @@ def _balancer(summary: dict[str, Any]) -> list[tuple[str, str]]:
         "staleness_regret_mean": ("requests more at the node chosen than at the best one", partial(_decimal, places=3)),
     }
     rows = [(label, show(found[key])) for key, (label, show) in known.items() if key in found]
-    return rows + [(metric_name(key), plain(value)) for key, value in found.items() if key not in known]
+    other = [
+        (metric_name(key), plain(value))
+        for key, value in found.items()
+        if key not in known and key not in BEHAVIOUR and not isinstance(value, dict | list)
+    ]
+    return rows + other + behaviour_rows(found)
 
 
 def _decimal(value: object, places: int) -> str:

@@ -58,11 +58,11 @@ class Results:
     interrupted: bool = False
     stop_reason: str = "duration"
     failure: str | None = None  # what stopped the platform, if it did
+    behaviour: dict[str, Any] = field(default_factory=dict)  # of the balancer, as balancer.behaviour.describe tells it
     popular: Popular = Popular(NO_HOT_KEYS)  # noqa: RUF009  frozen
     credit_lag: CreditLag | None = None  # None: nobody kept a journal
     node_times: list[dict[str, float | None]] | None = None  # of each node, where `measured` is not by node
     extra: dict[str, Any] = field(default_factory=dict)  # keys that only runs on this clock have
-    behaviour: dict[str, Any] = field(default_factory=dict)  # further keys of `balancer`
     extra_series: dict[str, Any] = field(default_factory=dict)  # and columns, int64 of shape (windows,)
     protocol: str | None = None  # between shards of two nodes; None: not the embedded platform
 

@@ -19,6 +19,7 @@ from simulator.backend.backend import Backend, NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.backend.http.build import build_http, check_descriptors
 from simulator.backend.http.preflight import preflight
+from simulator.balancer.behaviour import describe
 from simulator.clock import WallClock
 from simulator.dispatcher import Dispatcher, WhenFull
 from simulator.engine.wall import Ended, Stop, WallEngine, drive
@@ -33,6 +34,7 @@ from simulator.report.export import write_events, write_hlog, write_json, write_
 from simulator.report.summary import Observations, Results, series_columns, summarise
 from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
+from simulator.run.balance import recorded_of
 from simulator.run.folder import whoever_listens
 from simulator.run.memory import rss_bytes
 from simulator.scenario.platform import PLUGIN_GROUP
@@ -170,7 +172,7 @@ def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
             preflight(target, scenario.backend.http.connect_timeout / 1e9)
     else:
         backend = NoopBackend() if scenario.backend.noop is not None else _plugin(scenario)
-    tallies = open_tallies(seconds_grid(seconds), backend.nodes, len(backend.owners()))
+    tallies = open_tallies(seconds_grid(seconds), backend.nodes, len(backend.owners()), fine=True)
     run = Run(
         scenario, folder, tallies, rate.duration_s, rate.total, seconds, WallClock(epoch),
         shared_array(1, np.int64), pool, backend, _target_per_second(rate), hot_keys_of(scenario),
@@ -403,6 +405,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         },
         interrupted=run.interrupted, stop_reason=_stop_reason(run), failure=run.failure,
         protocol=scenario.backend.embedded.protocol if scenario.backend.embedded is not None else None,
+        behaviour=describe(recorded_of(run.tallies, run.events, ended, run.released_s, scenario.balancer.weights)),
     )  # fmt: skip
     summary = summarise(results)
     folder = run.folder
