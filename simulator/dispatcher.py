@@ -21,10 +21,12 @@ from simulator.ledger.books import touched
 from simulator.ledger.digest import fingerprint
 from simulator.measure.histogram import count_one
 from simulator.measure.recorder import (
+    ASKED,
     HISTORY,
     LAG,
     REORDERED,
     RESPONSE,
+    SECOND,
     SERVICE,
     Dense,
     Recorder,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 NOT_PICKED = -2
 STAGE = 8_192  # transactions released to one node at a time
+SECOND_MAX = 1 << 20  # answers to nothing in flight that are written down; what comes beyond is counted only
 
 
 class WhenFull(IntEnum):
@@ -61,7 +64,7 @@ class WhenFull(IntEnum):
 
 
 _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
-_PENDING, _REORDERED = int(Status.PENDING), REORDERED
+_PENDING, _REORDERED, _SECOND, _ASKED = int(Status.PENDING), REORDERED, SECOND, ASKED
 _OVERFLOW, _IN_FLIGHT, _LATE = int(Reason.OVERFLOW), int(Reason.IN_FLIGHT), int(Reason.LATE)
 _LIMIT, _CIRCUIT = int(Reason.LIMIT), int(Reason.CIRCUIT)
 _LOOKUP = int(Kind.LOOKUP)
@@ -75,13 +78,16 @@ class InFlight(NamedTuple):
     seen_lsn: NDArray[np.int64]  # (C,) the shard's highest acknowledged position when it was fired
     free: NDArray[np.uint32]  # (C,) a stack of free slots: the one last freed is the one still in the cache
     free_count: NDArray[np.int64]  # (1,)
+    seen_epoch: NDArray[np.int64]  # (C,) the epoch that position is of
     acknowledged_lsn: NDArray[np.int64]  # (S,) highest acknowledged position of each shard
+    epoch: NDArray[np.int64]  # (S,) the epoch it is of: after a power loss positions may be given out again
     picks: NDArray[np.int64]  # (2,) how many nodes were picked; the last pick, if its stage was full, else NOT_PICKED
     asked: NDArray[
         np.uint8
     ]  # (C,) 1: offered again, so that more than one copy may be under way; 2: and to be once more
     again: NDArray[np.uint32]  # (C,) a stack of slots to be asked about once more
     again_count: NDArray[np.int64]  # (1,)
+    seconds: NDArray[np.int64]  # (1,) answers to nothing in flight that were written down
 
 
 @kernel
@@ -116,6 +122,34 @@ def note_keys(tallies: Tallies, split: Split, hot: HotKeys, m: np.void, status: 
             count_one(tallies.hot_response, response_ns)
     if status == _OK and (m["kind"] == _PAYMENT or m["kind"] == _POST):
         tallies.shard_credited[booked_account(split, m["payee"], m["payer"]) % split.shards] += 1
+
+
+@kernel
+def write_asked(history: NDArray[np.void], history_count: NDArray[np.int64], m: np.void, shard: int) -> None:
+    """Notes that a lookup goes out: what stands before this row was known to clients when it was asked."""
+    row = history[history_count[0]]
+    history_count[0] += 1
+    row["id"] = m["id"]
+    row["fingerprint"] = m["related"]
+    row["lsn"] = m["payer"]
+    row["shard"] = shard
+    row["flags"] = _ASKED
+    row["status"] = _PENDING
+    row["kind_reason"] = m["kind"]
+
+
+@kernel
+def write_second(history: NDArray[np.void], history_count: NDArray[np.int64], outcome: np.void) -> None:
+    """Notes an answer to nothing in flight, for the auditor to hold against the first."""
+    row = history[history_count[0]]
+    history_count[0] += 1
+    row["id"] = outcome["id"]
+    row["fingerprint"] = 0
+    row["lsn"] = outcome["lsn"]
+    row["shard"] = outcome["shard"]
+    row["flags"] = _SECOND
+    row["status"] = outcome["status"]
+    row["kind_reason"] = outcome["reason"] << 3
 
 
 @kernel
@@ -183,7 +217,10 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
         m["node"] = node
         flight.table[slot] = m
         flight.seen_lsn[slot] = flight.acknowledged_lsn[shard]
+        flight.seen_epoch[slot] = flight.epoch[shard]
         flight.asked[slot] = 0
+        if kind == _LOOKUP:
+            write_asked(history, history_count, m, shard)
         staged[node, staged_count[node]] = m
         staged_count[node] += 1
         if not wait:
@@ -227,7 +264,7 @@ def note_fired(
 
 
 @kernel
-def settle(  # noqa: C901, PLR0915  a kernel is long but straight
+def settle(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
     outcomes: NDArray[np.void], start: int, stop: int, now_ns: int, settings: Settings, fleet: Fleet, split: Split,
     hot: HotKeys, flight: InFlight,
     history: NDArray[np.void], history_count: NDArray[np.int64], tallies: Tallies, dense: Dense,
@@ -245,15 +282,18 @@ def settle(  # noqa: C901, PLR0915  a kernel is long but straight
         now_ns = int64(outcome["answered_ns"]) if outcome["answered_ns"] > 0 else polled_ns
         now_second = second_of(now_ns, seconds)
         slot = int64(outcome["slot"])
-        if slot >= flight.table.shape[0]:
+        if history_count[0] >= history.shape[0]:
+            return i
+        known = slot < flight.table.shape[0] and outcome["id"] != 0
+        if not known or flight.table[slot]["id"] != outcome["id"]:
             tallies.stray[0] += 1
+            if outcome["id"] != 0 and flight.seconds[0] < SECOND_MAX:
+                flight.seconds[0] += 1
+                write_second(history, history_count, outcome)
             continue
         m = flight.table[slot]
-        if m["id"] != outcome["id"] or m["id"] == 0:
-            tallies.stray[0] += 1
-            continue
         slot_of_second = dense.slots[second_of(m["intended_ns"], seconds)]
-        if slot_of_second < 0 or history_count[0] >= history.shape[0]:
+        if slot_of_second < 0:
             return i
         status = int64(outcome["status"])
         reason = int64(outcome["reason"])
@@ -282,9 +322,14 @@ def settle(  # noqa: C901, PLR0915  a kernel is long but straight
             tallies.shard_ok[now_second, shard] += 1
             if kind in (_PAYMENT, _REFUND, _POST):
                 tallies.settled_minor[now_second] += m["amount_minor"]
-            if kind != _LOOKUP and 0 < lsn <= flight.seen_lsn[slot]:
+            epoch = int64(outcome["epoch"])
+            if kind != _LOOKUP and 0 < lsn <= flight.seen_lsn[slot] and epoch == flight.seen_epoch[slot]:
                 flags = _REORDERED
-            flight.acknowledged_lsn[shard] = max(flight.acknowledged_lsn[shard], lsn)
+            if epoch > flight.epoch[shard]:
+                flight.epoch[shard] = epoch
+                flight.acknowledged_lsn[shard] = lsn
+            elif epoch == flight.epoch[shard]:
+                flight.acknowledged_lsn[shard] = max(flight.acknowledged_lsn[shard], lsn)
         write_history(history, history_count, m, lsn, shard, flags, status, reason)
         good = status == _OK or (status == _REJECTED and reason not in (_OVERFLOW, _LIMIT))
         note_answered(settings, fleet, 0, node, now_ns, now_ns - m["fired_ns"], int64(good))
@@ -308,6 +353,7 @@ def in_doubt(flight: InFlight, outcomes: NDArray[np.void], status: int, reason: 
             outcome["id"] = flight.table[slot]["id"]
             outcome["slot"] = slot
             outcome["lsn"] = 0
+            outcome["epoch"] = 0
             outcome["status"] = status
             outcome["reason"] = reason
             found += 1
@@ -367,13 +413,16 @@ class Dispatcher:
         self._flight = InFlight(
             table=touched((in_flight,), TRANSACTION),
             seen_lsn=np.zeros(in_flight, np.int64),
+            seen_epoch=np.zeros(in_flight, np.int64),
             free=np.arange(in_flight - 1, -1, -1, dtype=np.uint32),
             free_count=np.array([in_flight], np.int64),
             acknowledged_lsn=np.zeros(len(self._owners), np.int64),
+            epoch=np.zeros(len(self._owners), np.int64),
             picks=np.array([0, NOT_PICKED], np.int64),
             asked=np.zeros(in_flight, np.uint8),
             again=np.zeros(in_flight, np.uint32),
             again_count=np.zeros(1, np.int64),
+            seconds=np.zeros(1, np.int64),
         )
         self._staged = np.zeros((backend.nodes, STAGE), TRANSACTION)
         self._staged_count = np.zeros(backend.nodes, np.int64)
@@ -464,13 +513,15 @@ class Dispatcher:
                 self._history_count, self.tallies, self.recorder.dense,
             )  # fmt: skip
             if position < len(outcomes):
-                self._make_room(int(self._flight.table[int(outcomes["slot"][position])]["intended_ns"]))
+                slot = int(outcomes["slot"][position])
+                known = slot < len(self._flight.table)  # one that is not stopped for want of room in the history alone
+                self._make_room(int(self._flight.table["intended_ns"][slot]) if known else 0)
 
     def ask_again(self) -> None:
         """Offers again what nodes that came back may have lost, as far as their queues have room; call it every turn.
 
         A transaction keeps its id, slot and times. If the first try was booked after all, the node answers it alike, and
-        whichever answer comes second finds its slot empty (`stray`).
+        whichever answer comes second finds its slot empty (`stray`): it is written into the history as a second answer.
         """
         for node in self.backend.returned():
             self._ask_about(node)

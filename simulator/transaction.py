@@ -30,7 +30,8 @@ TRANSACTION = np.dtype(
 OUTCOME = np.dtype(
     [
         ("id", "<u8"),
-        ("lsn", "<u8"),  # position in the shard's log; 0: nothing was logged
+        ("lsn", "<u4"),  # position in the shard's log; 0: nothing was logged
+        ("epoch", "<u4"),  # raised when the logs may have lost positions, and only then are positions given out again
         (
             "answered_ns",
             "<i8",

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from simulator.measure.recorder import HISTORY
+from simulator.ledger.digest import fingerprint
+from simulator.measure.recorder import ASKED, HISTORY, SECOND
 from simulator.shard.layout import FILE_HEADER, FRAME, FRAME_MAGIC, RECORD, Leg
 from simulator.transaction import Kind, Status
 
@@ -109,6 +110,63 @@ class Books:
         record["shard"] = (payee if leg in (Leg.CREDIT, Leg.ALARM) else payer) % self.shards
         return record
 
+    def book(self, leg: Leg, kind: Kind, *, payer: int, payee: int, amount: int, related: int = 0) -> int:
+        """Puts a record at the end of its shard's log that was asked for and answered as it says: returns its id."""
+        record = self.new_record(leg, kind, payer=payer, payee=payee, amount=amount)
+        record["id"] = self.next_id()
+        record["related"] = related
+        self.append(record)
+        self.tell_row(record, Status.REJECTED if leg == Leg.NONE else Status.OK)
+        return int(record["id"][0])
+
+    def refuse(self) -> int:
+        """Books a refusal: returns its id."""
+        return self.book(Leg.NONE, Kind.PAYMENT, payer=6, payee=7, amount=10**15)
+
+    def next_id(self) -> int:
+        """The id after the last one that was asked for."""
+        return int(self.history["id"].max()) + 1
+
+    def tell_row(self, record: NDArray[np.void], status: Status) -> None:
+        """Adds the row of a client that was told `status` of what a record books, at its position."""
+        row = np.zeros(1, HISTORY)
+        r = record[0]
+        asked = (r["id"], r["amount_minor"], r["related"], r["payer"], r["payee"], r["kind"])
+        row["id"], row["fingerprint"] = r["id"], fingerprint(*asked)
+        row["lsn"] = r["lsn"]
+        row["shard"], row["status"], row["kind_reason"] = r["shard"], status, r["kind"]
+        self.history = np.concatenate([self.history, row])
+
+    def row(self, key: int) -> NDArray[np.void]:
+        """A copy of what the client of a transaction was told."""
+        found: NDArray[np.void] = self.history[self.history["id"] == key][:1].copy()
+        return found
+
+    def answer_again(self, key: int, **changed: int) -> None:
+        """Adds a second answer to an id: what the first said, but for what is changed."""
+        row = self.row(key)
+        row["flags"], row["fingerprint"] = SECOND, 0
+        row["kind_reason"] &= 0xF8
+        for name, value in changed.items():
+            row[name] = value
+        self.history = np.concatenate([self.history, row])
+
+    def look_up(self, about: int, *, payer: int, asked_at: int, **answer: int) -> int:
+        """Adds a lookup asked when `asked_at` rows of the history were there; returns its id."""
+        rows = np.zeros(2, HISTORY)
+        rows["id"], rows["shard"], rows["kind_reason"] = self.next_id(), payer % self.shards, Kind.LOOKUP
+        asked, answered = rows[:1], rows[1:]
+        asked["fingerprint"], asked["lsn"], asked["flags"] = about, payer, ASKED
+        for name, value in answer.items():
+            answered[name] = value
+        self.history = np.concatenate([self.history[:asked_at], asked, self.history[asked_at:], answered])
+        return int(rows["id"][0])
+
+    def record(self, key: int, *legs: Leg) -> Any:  # noqa: ANN401  one RECORD
+        """The first record of a transaction that is one of these legs."""
+        every = np.concatenate(self.records)
+        return every[(every["id"] == key) & np.isin(every["leg"], legs)][0]
+
     def renumber(self) -> None:
         """Gives every shard positions 1, 2, 3 … in the order of its records, and tells clients so: no gap is left to see."""
         for found in self.records:
@@ -124,6 +182,15 @@ class Books:
     def tell(self, key: int, status: Status) -> None:
         """Changes what the client of a transaction was told."""
         self.history["status"][self.history["id"] == key] = status
+
+    def set_header(self, **fields: int) -> None:
+        """Changes what the journals say of the platform, and seals it."""
+        for node, raw in enumerate(self.headers):
+            header = np.frombuffer(raw, FILE_HEADER).copy()
+            for name, value in fields.items():
+                header[name] = value
+            header["checksum"] = xxhash.xxh3_64_intdigest(header.tobytes()[_SEAL_BYTES:])
+            self.headers[node] = header.tobytes()
 
     def save(self, *, sheets: bool = False) -> None:
         """Writes journals and history; `sheets`: also the closing sheets, as if the nodes' memory agreed with them."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.ledger.digest import BUCKETS, add_acknowledged, add_legs, bucket_of, fingerprint, position
+from simulator.ledger.digest import BUCKETS, add_acknowledged, add_legs, add_refused, bucket_of, fingerprint, position
 from simulator.shard.layout import RECORD, Leg
 from simulator.transaction import Kind
 
@@ -106,9 +106,26 @@ def test_any_leg_that_is_missing_shows(kind: Kind, legs: tuple[Leg, ...]) -> Non
         assert (applied(np.delete(booked, at)) != sums).any()
 
 
-@pytest.mark.parametrize("leg", [Leg.NONE, Leg.EXPIRE])
-def test_what_no_client_asked_to_be_booked_is_not_counted(leg: Leg) -> None:
-    assert not applied(records({**one, "leg": int(leg)} for one in transactions(Kind.PAYMENT, 20))).any()
+def test_what_no_client_asked_to_be_booked_is_not_counted() -> None:
+    assert not applied(records({**one, "leg": int(Leg.EXPIRE)} for one in transactions(Kind.PAYMENT, 20))).any()
+
+
+def test_a_refusal_counts_as_itself_and_not_as_anything_applied() -> None:
+    made = transactions(Kind.PAYMENT, 20)
+    refused = records({**one, "leg": int(Leg.NONE)} for one in made)
+    expected = np.zeros((BUCKETS, 2), np.uint64)
+    for r in refused:
+        asked = (r["id"], r["amount_minor"], r["related"], r["payer"], r["payee"], r["kind"])
+        place = position(int(r["shard"]), int(r["lsn"]))
+        add_refused(expected, np.uint64(r["id"]), np.uint64(fingerprint(*asked)), int(r["kind"]), np.uint64(place))
+    assert np.array_equal(applied(refused), expected)
+    assert not np.array_equal(applied(records({**one, "leg": int(Leg.TRANSFER)} for one in made)), expected)
+
+
+def test_a_refused_lookup_is_not_expected_in_any_log() -> None:
+    expected = np.zeros((BUCKETS, 2), np.uint64)
+    add_refused(expected, np.uint64(1), np.uint64(2), int(Kind.LOOKUP), np.uint64(3))
+    assert not expected.any()
 
 
 # The laws of a sum.

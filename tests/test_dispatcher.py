@@ -12,7 +12,7 @@ from simulator.dispatcher import STAGE, Dispatcher
 from simulator.ledger.digest import fingerprint
 from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram, index_of
-from simulator.measure.recorder import HISTORY, LAG, REORDERED, RESPONSE, SERVICE, Recorder, open_tallies
+from simulator.measure.recorder import ASKED, HISTORY, LAG, REORDERED, RESPONSE, SECOND, SERVICE, Recorder, open_tallies
 from simulator.scenario.balancing import Balancer
 from simulator.transaction import OUTCOME, TRANSACTION, Kind, Reason, Status
 
@@ -81,9 +81,16 @@ class Desk:
             in_flight=in_flight, patience_ns=patience_ns, write=self._rows.extend,
         )  # fmt: skip
 
-    def history(self) -> NDArray[Any]:
+    def rows(self) -> NDArray[Any]:
+        """The whole history."""
         self.dispatcher.flush()
         return np.frombuffer(bytes(self._rows), HISTORY)
+
+    def history(self) -> NDArray[Any]:
+        """The rows that tell how a transaction ended."""
+        rows = self.rows()
+        ends: NDArray[Any] = rows[(rows["flags"] & (SECOND | ASKED)) == 0]
+        return ends
 
     def count(self, status: Status) -> int:
         return int(self.tallies.answered[:, status].sum())
@@ -234,11 +241,60 @@ def test_an_answer_to_nothing_in_flight_is_stray_and_changes_nothing_else() -> N
     desk.dispatcher.settle(np.concatenate([right, np.array([another_id, no_id, free_slot], OUTCOME)]), 2)
     assert desk.tallies.stray[0] == 4
     assert np.array_equal(desk.history(), before)
+    assert [key for key, _, _, _ in seconds(desk)] == [1, int(out["id"][2])]
     assert (desk.dispatcher.in_flight, desk.count(Status.OK)) == (9, 1)
     desk.dispatcher.give_up(3, Status.UNKNOWN, Reason.TIMEOUT)
     desk.dispatcher.settle(answers_to(out[1:]), 4)  # too late: given up already
     assert desk.tallies.stray[0] == 13
     assert desk.count(Status.UNKNOWN) == 9
+
+
+def seconds(desk: Desk) -> list[tuple[int, int, int, int]]:
+    """(id, position, status, reason) of each answer to nothing in flight."""
+    rows = desk.rows()
+    rows = rows[rows["flags"] == SECOND]
+    return [(int(r["id"]), int(r["lsn"]), int(r["status"]), int(r["kind_reason"]) >> 3) for r in rows]
+
+
+def test_a_second_answer_is_written_down_whatever_became_of_the_slot() -> None:
+    backend = Silent()
+    desk = Desk(backend, in_flight=4)
+    desk.dispatcher.release(batch_of(2), 0)
+    out = np.sort(np.concatenate(backend.taken), order="id")
+    desk.dispatcher.settle(answers_to(out), 1)
+    desk.dispatcher.settle(answers_to(out[:1], Status.REJECTED, Reason.FUNDS), 2)
+    desk.dispatcher.release(batch_of(4, first=3), 3)  # their slots are taken again
+    elsewhere = answers_to(out[1:])
+    elsewhere["slot"] = 4_000_000_000  # and no such slot at all
+    desk.dispatcher.settle(np.concatenate([answers_to(out[1:]), elsewhere]), 4)
+    assert seconds(desk) == [(1, 1, Status.REJECTED, Reason.FUNDS), *[(2, 2, Status.OK, Reason.NONE)] * 2]
+    assert desk.tallies.stray[0] == 3
+    assert (desk.count(Status.OK), desk.dispatcher.in_flight) == (2, 4)
+
+
+def test_second_answers_that_fill_the_history_buffer_are_all_kept() -> None:
+    backend = Silent()
+    desk = Desk(backend)
+    desk.dispatcher.release(batch_of(1), 0)
+    answer = answers_to(np.concatenate(backend.taken))
+    desk.dispatcher.settle(answer, 1)
+    desk.dispatcher.settle(np.repeat(answer, 150_000), 2)
+    assert seconds(desk) == [(1, 1, Status.OK, Reason.NONE)] * 150_000
+
+
+def test_a_lookup_is_noted_when_it_goes_out_with_what_was_known_by_then() -> None:
+    backend = Silent()
+    desk = Desk(backend)
+    batch = batch_of(3)
+    batch["kind"] = [Kind.PAYMENT, Kind.LOOKUP, Kind.PAYMENT]
+    batch["related"] = [0, 1, 0]
+    batch["payer"] = 5
+    desk.dispatcher.release(batch[:1], 0)
+    desk.dispatcher.settle(answers_to(np.concatenate(backend.taken)), 1)
+    desk.dispatcher.release(batch[1:], 2)
+    rows = desk.rows()
+    assert [(int(r["id"]), int(r["flags"])) for r in rows] == [(1, 0), (2, ASKED)]
+    assert (int(rows[1]["fingerprint"]), int(rows[1]["lsn"]), int(rows[1]["shard"])) == (1, 5, 5 % SHARDS)
 
 
 def test_what_a_node_that_came_back_may_have_lost_is_asked_again_unchanged_and_nothing_else() -> None:
@@ -389,6 +445,29 @@ def test_an_ok_at_or_before_a_position_acknowledged_when_it_was_fired_is_reorder
     later["lsn"] = [51, 50, 1]
     desk.dispatcher.settle(later, 3)
     assert {int(row["id"]): int(row["flags"]) for row in desk.history()} == {1: 0, 2: 0, 3: REORDERED, 4: 0}
+
+
+def test_a_position_given_out_again_after_a_power_loss_is_not_reordered_but_within_one_epoch_it_is() -> None:
+    backend = Silent()
+    desk = Desk(backend)
+    batch = batch_of(5)
+    batch["payer"], batch["kind"] = 0, Kind.PAYMENT
+
+    def answered(key: int, lsn: int, epoch: int) -> None:
+        out = np.concatenate(backend.taken)
+        answer = answers_to(out[out["id"] == key])
+        answer["lsn"], answer["epoch"] = lsn, epoch
+        desk.dispatcher.settle(answer, 1)
+
+    desk.dispatcher.release(batch[:1], 0)
+    answered(1, 50, 0)
+    desk.dispatcher.release(batch[1:3], 2)
+    answered(2, 40, 1)  # the log has lost its end in the meantime
+    answered(3, 51, 0)  # an answer of the life before that was still under way
+    desk.dispatcher.release(batch[3:], 3)
+    answered(4, 41, 1)
+    answered(5, 40, 1)
+    assert {int(row["id"]): int(row["flags"]) for row in desk.history()} == {1: 0, 2: 0, 3: 0, 4: 0, 5: REORDERED}
 
 
 def test_answers_may_come_in_any_order_over_more_seconds_than_are_resident() -> None:

@@ -124,7 +124,7 @@ def test_the_file_header_says_all_that_an_audit_needs(tmp_path: Path) -> None:
     assert said == {
         "magic": FILE_MAGIC, "version": 1, "node": 2, "nodes": 3, "shards": 8, "accounts": 1_050,
         "opening_minor": 12_345, "customers": 1_000, "durability": Durability.OS, "run": 77,
-        "hot_accounts": 0, "hot_split": 1,
+        "hot_accounts": 0, "hot_split": 1, "remember": 64,
     }  # fmt: skip
 
 

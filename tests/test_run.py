@@ -56,6 +56,13 @@ CONTRACT: dict[str, Any] = {
     "shards": [{"shard": int, "node": int, "applied": int, "queue_max": int}],
     "balancer": {"policy": str, "imbalance_max_over_mean": float, "jain": float},
     "audit": {"verdict": str, "anomalies": dict, "conservation_minor": int},
+    "durability": {
+        "mode": str,
+        "power_losses": list,
+        "lost_allowed": int,
+        "lost_beyond": int,
+        "restarts": {"count": int},
+    },
     "thresholds": [{"metric": str, "expression": str, "observed": NUMBER, "passed": bool}],
 }
 

@@ -1,13 +1,16 @@
-"""The auditor: holds what clients were told against what the journals say, in one pass each and in bounded memory.
+"""The auditor: holds what clients were told against what the journals say, in few passes and in bounded memory.
 
-Four independent looks, so that no single bug can hide itself:
+Six independent looks, so that no single bug can hide itself (docs/audit.md says what each finds and costs):
 
 1. *Replay.* Every journal is replayed from the opening balances: positions without gap or repeat, no account below zero at any
    position, transit accounts level once all is quiet.
-2. *Digest.* What was acknowledged and what was applied are summed by hash in 4,096 buckets (`simulator.ledger.digest`). Only if a
-   bucket differs are its transactions listed, and then each is named with what is wrong with it.
+2. *Digest.* What was decided, as clients were told and as the logs have it, is summed by hash in 4,096 buckets
+   (`simulator.ledger.digest`). Only if a bucket differs are its transactions listed, and then each is named with what is wrong.
 3. *Closing sheets.* What the nodes' own memory held at the end is compared with the replay, shard by shard.
-4. *Doubt.* Transactions that ended `unknown` are looked up: applied in full or not at all is lawful, in part is torn.
+4. *Life-cycles.* Every refund, post, void and expiry is followed to its original.
+5. *Answers.* Second answers are held against the first, lookups against what was acknowledged before they were asked.
+6. *Doubt and loss.* Transactions that ended `unknown` are looked up: applied in full or not at all is lawful, in part is torn.
+   Those of which a power loss took a record are judged one by one, by what the durability allows.
 
 The verdict is `clean`, `anomalies`, or `unknown` when something needed for a judgement is missing; an anomaly outranks a doubt.
 """
@@ -20,17 +23,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.audit.answers import Answers
 from simulator.audit.custody import Custodians
 from simulator.audit.findings import Audit
 from simulator.audit.history import add_history, history_path, read_history, sum_of_ids
 from simulator.audit.hot_accounts import SplitLedger, split_in
-from simulator.audit.naming import SILENT, end_of, fingerprints, in_buckets, places, wrong
+from simulator.audit.id_set import IdSet
+from simulator.audit.life_cycle import LifeCycles
+from simulator.audit.loss import RECORDS_MAX, PowerLosses
+from simulator.audit.naming import SILENT, end_of, fingerprints, in_buckets, place_of, places, wrong
 from simulator.audit.replay import ALARM, ASTRAY, DEAD_LETTER, GAP, OVERDRAFT, REPEAT, Ledger, replay
+from simulator.fault.loss import LossError
 from simulator.ledger.books import AVAILABLE, RESERVED
 from simulator.ledger.digest import BUCKETS, add_legs
-from simulator.measure.recorder import REORDERED
+from simulator.measure.recorder import ASKED, HISTORY, REORDERED, SECOND
 from simulator.shard.journal import JournalError, JournalReader, closing_path, journal_path
-from simulator.shard.layout import RECORD, Custody, Durability
+from simulator.shard.layout import RECORD, Custody, Durability, Leg
 from simulator.shard.split import as_asked, unsplit
 from simulator.transaction import Status
 
@@ -58,9 +66,12 @@ class Auditor:
         self.split = unsplit(1)
         self._observe = observe
         self._owners: list[int] = []  # of each shard, at the end of the journals
+        self.mode = ""
+        self.others = 0  # rows of the history that are no transaction's end
+        self.acknowledged = 0
 
     def check(self) -> Audit:
-        """All four looks. Never raises for what it finds; what it cannot read becomes a doubt or `damaged`."""
+        """All looks. Never raises for what it finds; what it cannot read becomes a doubt or `damaged`."""
         audit = self.audit
         nodes = self._headers()
         if nodes is None or not history_path(self.run).exists():
@@ -77,31 +88,48 @@ class Auditor:
             np.zeros((shards, shards), np.int64), np.zeros((BUCKETS, 2), np.uint64), np.zeros((shards, shards), np.int64),
         )  # fmt: skip
         parts = SplitLedger(self.split)
-        acknowledged, unknown = self._read_history()
+        losses = self._losses()
+        if losses is None:
+            return audit
+        acknowledged, unknown, told = self._read_history(losses)
         sheets = self._sheets(len(nodes))
         quiet = all(sheet is not None for sheet in sheets)
-        doubted = self._replay(ledger, parts, unknown, len(nodes))
+        cycles = LifeCycles()
+        aside = IdSet(np.concatenate([np.fromiter(unknown, np.uint64, len(unknown)), losses.dropped.ids]))
+        doubted = self._replay(ledger, parts, aside, cycles, len(nodes))
         if self.memory_only:
-            for sheet in sheets:
-                if sheet is not None:
-                    low_high = np.array(sheet["sums"], np.uint64)
-                    before = ledger.sums[:, 0].copy()
-                    ledger.sums[:, 0] += low_high[:, 0]
-                    ledger.sums[:, 1] += low_high[:, 1] + (ledger.sums[:, 0] < before)
-                    ledger.finds[ALARM] += sheet["alarms"]
-                    ledger.returned += sheet["returned"]
+            _add_sheets(ledger, sheets)
         self._judge_replay(ledger, quiet=quiet)
         self._judge_sheets(ledger, sheets, int(header["opening_minor"]) * int(header["customers"]))
         parts.judge(audit, None if self.memory_only else ledger.accounts, sheets)
-        self._judge_digest(acknowledged, ledger, unknown, quiet=quiet)
-        self._judge_doubted(doubted, unknown, quiet=quiet)
-        if not quiet:
+        self._judge_digest(acknowledged, ledger, aside, len(unknown), quiet=quiet)
+        of_unknown = IdSet(unknown)
+        self._judge_doubted([of_unknown.among(records) for records in doubted], unknown, quiet=quiet)
+        self._judge_losses(losses, told, doubted, len(nodes), quiet=quiet)
+        if not self.memory_only:
+            cycles.check(lambda: self._all_frames(len(nodes)), audit)
+        if self.others:
+            answers = Answers(self.run, audit, losses, lambda: self._all_frames(len(nodes)))
+            answers.check(ledger.lsn, int(header["remember"]))
+        if not quiet and not (self.memory_only and losses):
             missing = [n for n, sheet in enumerate(sheets) if sheet is None]
             audit.doubt(
                 f"node {', '.join(map(str, missing))} did not close its books: {audit.in_transit} transfers "
                 "are under way between shards and would be delivered when it returns"
             )
         return audit
+
+    def _losses(self) -> PowerLosses | None:
+        """What was recorded of power losses; None, with a doubt, if it cannot be read or is more than can be followed."""
+        try:
+            losses = PowerLosses(self.journals, lambda records: as_asked(records, self.split))
+        except (LossError, JournalError) as error:
+            self.audit.doubt(str(error))
+            return None
+        if losses.too_many:
+            self.audit.doubt(f"power losses left more than {RECORDS_MAX:,} unsynced records, more than can be followed")
+            return None
+        return losses
 
     def _headers(self) -> list[Any] | None:
         paths = sorted(self.journals.glob("node-*.journal")) if self.journals.is_dir() else []
@@ -141,26 +169,37 @@ class Auditor:
         except ValueError as error:
             self.audit.doubt(f"the journals' headers contradict themselves: {error}")
             return None
+        self.mode = Durability(int(headers[0]["durability"])).name.lower()
         return headers
 
-    def _read_history(self) -> tuple[NDArray[np.uint64], dict[int, int]]:
-        """(sums of what was acknowledged, the fingerprint of each transaction in doubt)."""
+    def _read_history(self, losses: PowerLosses) -> tuple[NDArray[np.uint64], dict[int, int], NDArray[np.void]]:
+        """(sums of what was told, the fingerprint of each transaction in doubt, rows of those a power loss took a record of)."""
         sums = np.zeros((BUCKETS, 2), np.uint64)
+        nowhere = np.zeros_like(sums)
         statuses = np.zeros(256, np.int64)
         ids = np.zeros(1, np.uint64)
+        others = np.zeros(1, np.int64)
         unknown: dict[int, int] = {}
+        unsynced = [np.zeros(0, HISTORY)]  # a run that was stopped before its start has no row at all
         for rows in read_history(self.run):
-            add_history(rows, int(Status.OK), sums, statuses, ids)
+            dropped, known = losses.dropped.split(rows)
+            add_history(known, sums, statuses, ids, others)
+            add_history(dropped, nowhere, statuses, ids, others)
+            unsynced.append(_ends(losses.unsynced.among(rows)))
             doubted = rows[rows["status"] == Status.UNKNOWN]
             unknown.update(zip(doubted["id"].tolist(), doubted["fingerprint"].tolist(), strict=True))
             reordered = rows["id"][(rows["flags"] & REORDERED) != 0]
             if len(reordered):
                 self.audit.find("reordered", *reordered.tolist())
         self.audit.transactions = int(statuses.sum())
+        self.acknowledged = int(statuses[Status.OK])
+        self.others = int(others[0])
         if ids[0] != sum_of_ids(self.audit.transactions):
             # Ids are 1, 2, 3 … in the order of intended time, and each ends once.
             self.audit.doubt("the history does not have one row for each of the transactions 1, 2, 3 …")
-        return sums, unknown
+        told = np.concatenate(unsynced)
+        losses.count_allowed(told)
+        return sums, unknown, losses.dropped.among(told)
 
     def _frames(self, node: int) -> Iterator[NDArray[np.void]]:
         """The records of a node's journal, several frames at a time."""
@@ -187,15 +226,21 @@ class Auditor:
         if reader.torn_bytes and note not in self.audit.reasons:
             self.audit.reasons.append(note)
 
-    def _replay(
-        self, ledger: Ledger, parts: SplitLedger, unknown: dict[int, int], nodes: int
-    ) -> list[NDArray[np.void]]:
-        """Replays every journal; returns the records of transactions in doubt, which the digest leaves out.
+    def _all_frames(self, nodes: int) -> Iterator[NDArray[np.void]]:
+        """The legs in every journal, in the clients' words: merchants, not their sub-accounts; shards' moves left out."""
+        for node in range(nodes):
+            for records in self._frames(node):
+                moves = records["leg"] >= Custody.MOVE_OUT
+                yield as_asked(records[~moves] if moves.any() else records, self.split)
 
-        Those, as the digest, are in the clients' words: merchants, not their sub-accounts.
+    def _replay(
+        self, ledger: Ledger, parts: SplitLedger, aside: IdSet, cycles: LifeCycles, nodes: int
+    ) -> list[NDArray[np.void]]:
+        """Replays every journal; returns the records of transactions `aside`, which the digest leaves out.
+
+        Those, as the digest, are in the clients' words.
         """
-        doubted = []
-        unknown_ids = np.array(sorted(unknown), np.uint64)
+        doubted = [np.zeros(0, RECORD)]
         custody = Custodians(nodes, ledger.lsn, self.audit)
         for node, records in custody.in_order([self._observed(node) for node in range(nodes)]):
             if len(records):
@@ -206,11 +251,10 @@ class Auditor:
                     ledger.finds, ledger.example_ids,
                 )  # fmt: skip
                 parts.add(records)
-                known = as_asked(records, self.split)
-                if unknown:
-                    mask = np.isin(known["id"], unknown_ids)
-                    doubted.append(known[mask])
-                    known = known[~mask]
+                asked = as_asked(records, self.split)
+                cycles.add(asked)
+                found, known = aside.split(asked)
+                doubted.append(found)
                 add_legs(known, ledger.sums)
         custody.conclude()
         self._owners = custody.owners.tolist()
@@ -295,14 +339,14 @@ class Auditor:
             self.audit.find("not_conserved", count=1)
 
     def _judge_digest(
-        self, acknowledged: NDArray[np.uint64], ledger: Ledger, unknown: dict[int, int], *, quiet: bool
+        self, acknowledged: NDArray[np.uint64], ledger: Ledger, aside: IdSet, unknown: int, *, quiet: bool
     ) -> None:
         differ = np.flatnonzero((acknowledged != ledger.sums).any(axis=1))
-        if not len(differ):
-            return
+        if not len(differ) or (self.memory_only and not quiet):
+            return  # without their closing sheets, nothing is left of nodes that kept all in memory
         if self.memory_only and unknown:
             self.audit.doubt(
-                f"{len(unknown)} transactions ended in doubt, and `durability: memory` leaves nothing to look them up in"
+                f"{unknown} transactions ended in doubt, and `durability: memory` leaves nothing to look them up in"
             )
             return
         if self.memory_only:
@@ -318,7 +362,7 @@ class Auditor:
         wanted = np.zeros(BUCKETS, np.bool_)
         wanted[differ[:_LISTED_BUCKETS]] = True
         before = self._explained()
-        self._list(wanted, unknown, quiet=quiet)
+        self._list(wanted, aside, quiet=quiet)
         if self._explained() == before:
             self.audit.find("unexplained", count=len(differ))
 
@@ -333,51 +377,77 @@ class Auditor:
             found.append(chunk[mask])
         return np.concatenate(found) if found else np.zeros(0, RECORD)
 
-    def _list(self, wanted: NDArray[np.bool_], unknown: dict[int, int], *, quiet: bool) -> None:
+    def _list(self, wanted: NDArray[np.bool_], aside: IdSet, *, quiet: bool) -> None:
         """Names what is wrong with each transaction of the buckets that differ."""
-        rows = self._select(read_history(self.run), wanted)
         nodes = len(list(self.journals.glob("node-*.journal")))
-        records = self._select((r for node in range(nodes) for r in self._frames(node)), wanted)
-        doubted = np.isin(records["id"], np.array(sorted(unknown), np.uint64))
-        moves = records["leg"] >= Custody.MOVE_OUT
-        records = as_asked(records, self.split)
-        records = records[~np.isin(records["leg"], SILENT) & ~moves & ~doubted]
-        prints = np.zeros(len(records), np.uint64)
-        fingerprints(records, prints)
-        applied: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-        for key, leg, print_, place in zip(
-            records["id"].tolist(), records["leg"].tolist(), prints.tolist(), places(records).tolist(), strict=True
-        ):
-            applied[key].append((leg, print_, place))
-        told: dict[int, list[Any]] = defaultdict(list)
-        for row in rows:
-            told[int(row["id"])].append(row)
+        rows = aside.split(_ends(self._select(read_history(self.run), wanted)))[1]
+        records = aside.split(self._select(self._all_frames(nodes), wanted))[1]
+        told, applied = _by_id(rows), _legs_by_id(records)
         missing = []
         for key in sorted(applied.keys() | told.keys()):
             name = wrong(told.get(key, []), applied.get(key, []))
-            if name == "half" and not quiet:
-                self.audit.in_transit += 1
-            elif name == "half":
-                self.audit.find("torn", key)
-            elif name == "dead_letter":
-                self.dead_letters_listed += 1  # counted by the replay
-            elif name == "absent":
+            if name == "absent":
                 missing.append(told[key][0])
-            elif name:
-                self.audit.find(name, key)
+            else:
+                self._name(name, key, quiet=quiet)
         self._name_missing(missing, nodes)
+
+    def _name(self, name: str, key: int, *, quiet: bool) -> None:
+        """Notes what `wrong` found of a transaction that stands somewhere."""
+        if name == "half" and not quiet:
+            self.audit.in_transit += 1
+        elif name == "dead_letter":
+            self.dead_letters_listed += 1  # counted by the replay
+        elif name:
+            self.audit.find("torn" if name == "half" else name, key)
+
+    def _judge_losses(
+        self, losses: PowerLosses, rows: NDArray[np.void], doubted: list[NDArray[np.void]], nodes: int, *, quiet: bool
+    ) -> None:
+        """Transactions of which a power loss took a record: what they lost must be what the durability allows.
+
+        What was asked again may stand at another place than its client was told, and then it is not lost.
+        """
+        audit = self.audit
+        told, applied = _by_id(rows), _legs_by_id(losses.dropped.among(np.concatenate(doubted)))
+        missing = []
+        for key in losses.dropped.ids.tolist():
+            name = wrong(told.get(key, []), applied.get(key, []))
+            explained = losses.explain(told[key][0]) if name in ("absent", "phantom") else None
+            if explained is None and name == "absent":
+                missing.append(told[key][0])
+            elif explained is None:
+                self._name(name, key, quiet=quiet)
+            else:
+                taken, committed_ns, lawful = explained
+                if not lawful:
+                    audit.find("lost", key)
+                if int(told[key][0]["status"]) == Status.OK and not (lawful and name == "phantom"):
+                    taken.note(committed_ns, lawful=lawful)
+        self._name_missing(missing, nodes)
+        audit.lost_allowed = losses.lost_allowed
+        if losses and self.memory_only:
+            audit.lost_allowed = self.acknowledged
+            audit.doubt(
+                "the power was lost and `durability: memory` keeps nothing: all that was acknowledged is gone, as it allows"
+            )
+        audit.durability = {
+            "mode": self.mode,
+            "power_losses": [taken.to_dict() for taken in losses.taken],
+            "lost_allowed": audit.lost_allowed,
+            "lost_beyond": audit.anomalies["lost"],
+        }
 
     def _name_missing(self, missing: list[Any], nodes: int) -> None:
         """An acknowledged transaction that is nowhere: phantom if something else stands at its position, else lost."""
         if not missing:
             return
-        told = {int(row["id"]): (int(row["shard"]) << 32) | int(row["lsn"]) for row in missing}
+        told = {int(row["id"]): place_of(row) for row in missing}
         wanted = np.array(sorted(set(told.values())), np.int64)
         taken: set[int] = set()
-        for node in range(nodes):
-            for records in self._frames(node):
-                at = places(records[records["leg"] < Custody.MOVE_OUT])
-                taken.update(at[np.isin(at, wanted)].tolist())
+        for records in self._all_frames(nodes):
+            at = places(records)
+            taken.update(at[np.isin(at, wanted)].tolist())
         for key, place in told.items():
             self.audit.find("phantom" if place in taken else "lost", key)
 
@@ -411,6 +481,45 @@ class Auditor:
             self.audit.reasons.append(
                 f"{self.audit.undecided} of them are begun and not decided: their money is set aside until they are"
             )
+
+
+def _ends(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """The rows that tell how a transaction ended."""
+    ends: NDArray[np.void] = rows[(rows["flags"] & (SECOND | ASKED)) == 0]
+    return ends
+
+
+def _add_sheets(ledger: Ledger, sheets: list[dict[str, Any] | None]) -> None:
+    """Adds what nodes without a journal booked, as their closing sheets have it."""
+    sums = ledger.sums
+    for sheet in sheets:
+        if sheet is not None:
+            low_high = np.array(sheet["sums"], np.uint64)
+            before = sums[:, 0].copy()
+            sums[:, 0] += low_high[:, 0]
+            sums[:, 1] += low_high[:, 1] + (sums[:, 0] < before)
+            ledger.finds[ALARM] += sheet["alarms"]
+            ledger.returned += sheet["returned"]
+
+
+def _by_id(rows: NDArray[np.void]) -> dict[int, list[Any]]:
+    told: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        told[int(row["id"])].append(row)
+    return told
+
+
+def _legs_by_id(records: NDArray[np.void]) -> dict[int, list[tuple[int, int, int]]]:
+    """(leg, fingerprint, place) of each record by its transaction, refusals among them, without what is silent."""
+    records = records[~np.isin(records["leg"], SILENT) | (records["leg"] == Leg.NONE)]
+    prints = np.zeros(len(records), np.uint64)
+    fingerprints(records, prints)
+    found: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for key, leg, print_, place in zip(
+        records["id"].tolist(), records["leg"].tolist(), prints.tolist(), places(records).tolist(), strict=True
+    ):
+        found[key].append((leg, print_, place))
+    return found
 
 
 def audit_run(run: Path, observe: Callable[[Frames], None] | None = None) -> Audit:

@@ -23,7 +23,12 @@ ANOMALIES = {
     "two_writers": "a shard's records in the journal of a node that did not own it then, or a move with one side only",
     "not_conserved": "a shard's books at the end differ from what its journal adds up to",
     "reordered": "answered at a log position that was already acknowledged when it was asked",
-    "idempotency": "one id, two answers to its client",
+    "stale_read": "a lookup answered with less than was acknowledged before it was asked, or with something else",
+    "idempotency": "one id told two things, applied again with other parameters, or applied although it had been refused",
+    "unasked": "an answer to a transaction that was never sent",
+    "over_refunded": "refunds of one payment that are worth more than it",
+    "over_posted": "posts, voids and expiry of one hold that are worth more than it",
+    "orphan": "a refund, post, void or expiry whose original is not in the books before it, or has other parties",
     "alarm": "a shard was told to settle what it had not promised; it booked nothing",
     "unexplained": "what was acknowledged and what was applied differ in sum, though no single transaction shows why",
     "damaged": "a journal that cannot be read to its end",
@@ -43,6 +48,8 @@ class Audit:
     records: int = 0
     shards: int = 0
     unknown_applied: int = 0
+    lost_allowed: int = 0  # acknowledged, and taken by a power loss as the durability allows: no anomaly
+    durability: dict[str, Any] = field(default_factory=dict)  # what power losses took against what was allowed
     in_transit: int = 0
     hot_accounts: list[dict[str, Any]] = field(default_factory=list)  # each split merchant, merged from its parts
     returned: int = 0  # lawful: answered ok, refused at the payee's shard, and given back
@@ -76,6 +83,8 @@ class Audit:
             "checked": {"transactions": self.transactions, "records": self.records, "shards": self.shards},
             "unknown_but_applied": self.unknown_applied,
             "in_transit": self.in_transit,
+            "lost_allowed": self.lost_allowed,
+            "durability": self.durability,
             **({"hot_accounts": self.hot_accounts} if self.hot_accounts else {}),
             "returned": self.returned,
             "returned_minor": self.returned_minor,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.kernel import kernel
-from simulator.ledger.digest import add_acknowledged, position
-from simulator.measure.recorder import HISTORY
+from simulator.ledger.digest import add_acknowledged, add_refused, position
+from simulator.measure.recorder import ASKED, HISTORY, SECOND
 from simulator.seeds import mix
+from simulator.transaction import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK_ROWS = 1 << 20
+_OK, _REJECTED, _FAILED = int(Status.OK), int(Status.REJECTED), int(Status.FAILED)
+_OTHER = SECOND | ASKED
 
 
 def history_path(run: Path) -> Path:
@@ -41,17 +44,27 @@ def read_history(run: Path) -> Iterator[NDArray[np.void]]:
 
 @kernel
 def add_history(
-    rows: NDArray[np.void], ok: int, sums: NDArray[np.uint64], statuses: NDArray[np.int64], ids: NDArray[np.uint64]
-) -> None:
-    """Adds the sides that the acknowledged rows must have to `sums`; counts rows by status, sums their hashed ids."""
+    rows: NDArray[np.void], sums: NDArray[np.uint64], statuses: NDArray[np.int64], ids: NDArray[np.uint64],
+    others: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Adds the sides that the rows' transactions must have to `sums`; counts rows by status, sums their hashed ids.
+
+    Rows of another sort (second answers, lookups going out) are counted in others[0], and nothing else.
+    """
     for i in range(rows.shape[0]):
         row = rows[i]
-        statuses[row["status"]] += 1
+        if row["flags"] & _OTHER:
+            others[0] += 1
+            continue
+        status = row["status"]
+        statuses[status] += 1
         ids[0] += mix(row["id"])
-        if row["status"] == ok:
-            add_acknowledged(
-                sums, row["id"], row["fingerprint"], row["kind_reason"] & 7, position(row["shard"], row["lsn"])
-            )
+        kind = row["kind_reason"] & 7
+        place = position(row["shard"], row["lsn"])
+        if status == _OK:
+            add_acknowledged(sums, row["id"], row["fingerprint"], kind, place)
+        elif (status == _REJECTED or status == _FAILED) and row["lsn"] != 0:
+            add_refused(sums, row["id"], row["fingerprint"], kind, place)
 
 
 @kernel

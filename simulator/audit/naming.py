@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 SILENT = (Leg.NONE, Leg.EXPIRE, Leg.REFUSED, Leg.SUSPENDED, Leg.PASSED, Leg.ALARM)
 # Steps, each of which another one must settle. They set money aside or promise to take it; they pay nobody.
 _STEPS = ((Leg.BEGIN, (Leg.COMMIT, Leg.ABORT)), (Leg.TRIED, (Leg.CONFIRMED, Leg.ROLLED_BACK)))
+REFUSALS = frozenset({Leg.NONE, Leg.ABORT})  # of which a client is told the position
 _ONLY_STEPS = frozenset({Leg.BEGIN, Leg.ABORT, Leg.TRIED, Leg.ROLLED_BACK})
-_AT_HOME = frozenset({Leg.TRANSFER, Leg.DEBIT, Leg.COMMIT, Leg.RESERVE, Leg.RELEASE})  # stand where the client was told
+AT_HOME = frozenset({Leg.TRANSFER, Leg.DEBIT, Leg.COMMIT, Leg.RESERVE, Leg.RELEASE})  # stand where the client was told
 _MOVED = (
     [Leg.TRANSFER],
     [Leg.DEBIT, Leg.CREDIT],
@@ -77,39 +78,67 @@ def end_of(legs: list[int]) -> str:  # noqa: PLR0911  a table
     return "half" if open_steps[1] else "none"
 
 
-def wrong(  # noqa: C901, PLR0911  a table
-    rows: list[Any], legs: list[tuple[int, int, int]]
-) -> str:
-    """What is wrong with one transaction, of which `legs` (leg, fingerprint, place; no SILENT ones) were applied.
+def wrong(rows: list[Any], legs: list[tuple[int, int, int]]) -> str:
+    """What is wrong with one transaction, of which `legs` (leg, fingerprint, place) stand in the journals.
 
-    "" if nothing, "half" for a part whose other part may be on its way, "absent" for none at all.
+    Of SILENT legs only `NONE` is among them, a logged refusal. "" if nothing is wrong, "half" for a part whose other part may be
+    on its way, "absent" if what its client was told stands nowhere.
     """
     if not rows:
         return "invented"
     if len(rows) > 1:
         return "idempotency"
     row = rows[0]
-    kind, status = int(row["kind_reason"]) & 7, int(row["status"])
-    if kind == Kind.LOOKUP:
+    status = int(row["status"])
+    if int(row["kind_reason"]) & 7 == Kind.LOOKUP:
         return "invented" if legs else ""
-    end = end_of([leg for leg, _, _ in legs])
     if status == Status.UNKNOWN:
         return ""
-    if status != Status.OK:
-        if any(leg not in _ONLY_STEPS for leg, _, _ in legs):
-            return "failed_but_applied"
-        return {"none": "", "torn": "torn"}.get(end, "half")
+    return _wrong_success(row, legs) if status == Status.OK else _wrong_no(row, legs)
+
+
+def _wrong_success(row: Any, legs: list[tuple[int, int, int]]) -> str:  # noqa: ANN401, PLR0911  a table
+    if any(leg == Leg.NONE for leg, _, _ in legs):
+        return "idempotency"  # refused once and applied later, or the other way round
+    end = end_of([leg for leg, _, _ in legs])
     if end in ("none", "undecided") or (end == "half" and all(leg in _ONLY_STEPS for leg, _, _ in legs)):
         return "absent"
+    prints = {print_ for _, print_, _ in legs}
     if end == "duplicated":
-        return "duplicated"
-    if any(print_ != int(row["fingerprint"]) for _, print_, _ in legs):
+        return "duplicated" if len(prints) == 1 else "idempotency"  # the second time with other parameters
+    if prints != {int(row["fingerprint"])}:
         return "altered"
-    if end == "half":
-        return "half"
-    if end == "dead_letter":
-        return "dead_letter"
-    if end != {Kind.AUTHORIZE: "held", Kind.VOID: "released"}.get(Kind(kind), "moved"):
+    if end in ("half", "dead_letter"):
+        return end
+    if end != {Kind.AUTHORIZE: "held", Kind.VOID: "released"}.get(Kind(int(row["kind_reason"]) & 7), "moved"):
         return "torn"
-    told = (int(row["shard"]) << 32) | int(row["lsn"])
-    return "" if all(place == told for leg, _, place in legs if leg in _AT_HOME) else "phantom"
+    return "" if all(place == place_of(row) for leg, _, place in legs if leg in AT_HOME) else "phantom"
+
+
+def _wrong_no(row: Any, legs: list[tuple[int, int, int]]) -> str:  # noqa: ANN401  a table
+    booked = [leg for leg, _, _ in legs if leg != Leg.NONE]
+    if any(leg not in _ONLY_STEPS for leg in booked):
+        return "failed_but_applied"
+    end = end_of(booked)
+    if end != "none":
+        return "torn" if end == "torn" else "half"
+    refused = [leg for leg in legs if leg[0] in REFUSALS]
+    if int(row["status"]) not in (Status.REJECTED, Status.FAILED) or not row["lsn"]:
+        return "idempotency" if refused else ""  # told that it was not decided, and yet it was
+    return _wrong_refusal(row, refused)
+
+
+def _wrong_refusal(row: Any, refused: list[tuple[int, int, int]]) -> str:  # noqa: ANN401  one HISTORY row
+    prints = {print_ for _, print_, _ in refused}
+    if not refused:
+        return "absent"
+    if len(refused) > 1:
+        return "duplicated" if len(prints) == 1 else "idempotency"
+    if prints != {int(row["fingerprint"])}:
+        return "altered"
+    return "" if refused[0][2] == place_of(row) else "phantom"
+
+
+def place_of(row: Any) -> int:  # noqa: ANN401  one HISTORY row
+    """The place in a shard's log that a client was told, as `places` writes it."""
+    return (int(row["shard"]) << 32) | int(row["lsn"])

@@ -35,6 +35,8 @@ class EmbeddedBackend:
         self._booked = np.zeros(_BOOKED if self._split.hot else 0, TRANSACTION)
         self._incarnations = board.nodes["incarnation"].copy()
         self._told: list[int] = []  # what `returned` said last
+        self._seen = self._incarnations.copy()  # as they were before the rings were last emptied
+        self._back = np.zeros(shape.nodes, np.bool_)  # the nodes that were back then
 
     @property
     def nodes(self) -> int:
@@ -67,6 +69,9 @@ class EmbeddedBackend:
 
     def poll(self, outcomes: NDArray[np.void]) -> int:
         """Takes answers from every node in turn."""
+        board = self._board.nodes
+        self._seen[:] = board["incarnation"]
+        self._back = (self._seen != self._incarnations) & (board["state"] >= NodeState.READY)
         count = 0
         for ring in self._wiring.replies:
             if count == len(outcomes):
@@ -75,18 +80,20 @@ class EmbeddedBackend:
         return count
 
     def returned(self) -> list[int]:
-        """The nodes that were restarted and are ready again.
+        """The nodes that were restarted and were ready again at the last poll.
 
-        Those of the call before have been asked again by now; a shard that one of them owns may move on from here on.
+        Not those that came back since: what the life before had answered may still be in the ring, and whoever asked again
+        before taking it could be told one thing by the old life and another by the new. Those of the call before have been
+        asked again by now; a shard that one of them owns may move on from here on.
         """
         if self._told:
             self._board.asked[self._told] = self._incarnations[self._told]
             self._told = []
-        changed = self._board.nodes["incarnation"] != self._incarnations
-        if not changed.any():
+        if not self._back.any():
             return []
-        back = np.flatnonzero(changed & (self._board.nodes["state"] >= NodeState.READY))
-        self._incarnations[back] = self._board.nodes["incarnation"][back]
+        back = np.flatnonzero(self._back)
+        self._incarnations[back] = self._seen[back]
+        self._back[:] = False
         self._told = [int(node) for node in back]
         return self._told
 

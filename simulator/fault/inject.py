@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.fault.loss import record_loss
 from simulator.fault.schedule import Fault
 from simulator.ledger.flaws import threshold_of
 from simulator.seeds import Stream, bits, stream_key
+from simulator.shard import snapshot
 from simulator.shard.journal import journal_path
 
 if TYPE_CHECKING:
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 
     from simulator.fault.schedule import Schedule, Strike
     from simulator.shard.pool import Pool
+
+
+def synced_bytes(pool: Pool, journals: Path, node: int) -> int:
+    """How much of a dead node's journal its disk has for certain: what it synced itself, or a snapshot for its own sake."""
+    size = journal_path(journals, node).stat().st_size
+    own = int(pool.row(node)["synced_bytes"])
+    return min(max(own, snapshot.synced_bytes(snapshot.snapshot_path(journals, node))), size)
 
 
 class Injector:
@@ -30,6 +39,7 @@ class Injector:
         self._journals = journals
         self._key = stream_key(seed, Stream.FAULTS)
         self._cuts = 0
+        self._losses = 0
         self._paused: list[tuple[int, int]] = []  # (until_ns, node)
         self._poisons: list[Strike] = []  # those under way
         self._set_aside = 0  # before the poisons under way
@@ -44,7 +54,7 @@ class Injector:
 
     def act(self, now_ns: int) -> list[dict[str, Any]]:
         """Does what is due, and returns an event for each thing done."""
-        events = [event for strike in self._schedule.due(now_ns) for event in self._strike(strike)]
+        events = [event for strike in self._schedule.due(now_ns) for event in self._strike(strike, now_ns)]
         for until, node in [pause for pause in self._paused if pause[0] <= now_ns]:
             self._paused.remove((until, node))
             if all(other != node for _, other in self._paused):
@@ -72,9 +82,9 @@ class Injector:
             self._signal(node, signal.SIGCONT)
         self._paused.clear()
 
-    def _strike(self, strike: Strike) -> list[dict[str, Any]]:
+    def _strike(self, strike: Strike, now_ns: int) -> list[dict[str, Any]]:
         if strike.fault is Fault.POWER_LOSS:
-            return self._power_loss(strike)
+            return self._power_loss(strike, now_ns)
         if strike.poison is not None:
             if not self._poisons:
                 self._set_aside = self._count_set_aside()
@@ -92,23 +102,31 @@ class Injector:
             events.append({"event": "fault", "fault": str(strike.fault), "node": node, "pid": pid})
         return events
 
-    def _power_loss(self, strike: Strike) -> list[dict[str, Any]]:
+    def _power_loss(self, strike: Strike, now_ns: int) -> list[dict[str, Any]]:
         """Kills every node, then takes from its journal what its disk had not synced, but for a random part of it.
 
         `kill -9` alone would keep the page cache, and so lose nothing that was written.
         """
-        self._pool.halt()
+        pool = self._pool
+        pool.halt()
+        self._losses += 1
+        pool.board.epoch[0] += 1  # before a node starts again: it stamps its answers with it
         events = []
         for node in strike.nodes:
             path = journal_path(self._journals, node)
             size = path.stat().st_size
-            synced = min(int(self._pool.row(node)["synced_bytes"]), size)
+            synced = synced_bytes(pool, self._journals, node)
             kept = synced + int(bits(self._key, (1 << 40) + self._cuts)) % (size - synced + 1)
             self._cuts += 1
+            loss = record_loss(
+                self._journals, self._losses, node, now_ns,
+                durability=pool.durability, unsynced_ns_max=pool.unsynced_ns_max,
+                synced_bytes=synced, synced_ns=int(pool.row(node)["synced_ns"]), kept_bytes=kept,
+            )  # fmt: skip
             os.truncate(path, kept)
             events.append({
                 "event": "fault", "fault": str(strike.fault), "node": node, "synced_bytes": synced,
-                "written_bytes": size, "kept_bytes": kept,
+                "written_bytes": size, "kept_bytes": kept, "dropped_records": loss.dropped_records,
             })  # fmt: skip
         return events
 

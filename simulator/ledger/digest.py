@@ -1,4 +1,4 @@
-"""A digest of booked legs in bounded memory: Σ hash(leg) mod 2¹²⁸ in 4,096 buckets by transaction id.
+"""A digest of booked legs and logged refusals in bounded memory: Σ hash(leg) mod 2¹²⁸ in 4,096 buckets by id.
 
 One digest is kept of what was acknowledged, one of what was applied; they must agree. A sum of 128-bit hashes does not let a
 loss and a duplicate cancel, as plain counts do, and a bucket that differs says where to look: listing then needs the ids
@@ -30,9 +30,10 @@ SIDE_RELEASE = 4
 STEP_BEGUN = 5  # at home: BEGIN, then COMMIT or ABORT
 STEP_PROMISED = 6  # at the payee's shard: TRIED, then CONFIRMED or ROLLED_BACK
 STEP_RETURNED = 7  # SEND_BACK, then TAKE_BACK
+SIDE_REFUSAL = 8  # at home: NONE or ABORT
 
-_TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE = (
-    int(leg) for leg in (Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE)
+_NONE, _TRANSFER, _DEBIT, _CREDIT, _RESERVE, _RELEASE = (
+    int(leg) for leg in (Leg.NONE, Leg.TRANSFER, Leg.DEBIT, Leg.CREDIT, Leg.RESERVE, Leg.RELEASE)
 )
 _BEGIN, _COMMIT, _ABORT, _TRIED, _CONFIRMED, _ROLLED_BACK, _SEND_BACK, _TAKE_BACK = (
     int(leg)
@@ -114,6 +115,8 @@ def add_exchange(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, le
         take_step(sums, key, print_, STEP_RETURNED, leg != _SEND_BACK)
     if leg == _COMMIT:
         add_side(sums, key, print_, SIDE_DEBIT, place)
+    if leg == _ABORT:
+        add_side(sums, key, print_, SIDE_REFUSAL, place)
     if leg == _CONFIRMED or leg == _SEND_BACK:
         # Money that was sent back did arrive: what comes after is the platform's own doing.
         add_side(sums, key, print_, SIDE_CREDIT, np.uint64(0))
@@ -131,15 +134,24 @@ def add_acknowledged(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64
         add_side(sums, key, print_, SIDE_CREDIT, np.uint64(0))
 
 
+@inlined
+def add_refused(sums: NDArray[np.uint64], key: np.uint64, print_: np.uint64, kind: int, place: np.uint64) -> None:
+    """Adds the refusal of a transaction of this kind that was logged at `place`; a lookup logs nothing of its own."""
+    if kind != _LOOKUP:
+        add_side(sums, key, print_, SIDE_REFUSAL, place)
+
+
 @kernel
 def add_legs(records: NDArray[np.void], sums: NDArray[np.uint64]) -> None:
-    """Adds every client-visible leg of `records` (RECORD) to `sums` (uint64, shape (BUCKETS, 2))."""
+    """Adds every client-visible leg and refusal of `records` (RECORD) to `sums` (uint64, shape (BUCKETS, 2))."""
     for i in range(records.shape[0]):
         r = records[i]
         leg = r["leg"]
         key = r["id"]
         print_ = fingerprint(key, r["amount_minor"], r["related"], r["payer"], r["payee"], r["kind"])
         place = position(r["shard"], r["lsn"])
+        if leg == _NONE:
+            add_side(sums, key, print_, SIDE_REFUSAL, place)
         if leg >= _BEGIN:
             add_exchange(sums, key, print_, leg, place)
             continue

@@ -24,19 +24,24 @@ KINDS = len(Kind)
 STATUSES = len(Status)
 REASONS = max(Reason) + 1
 
-# History: one row for each transaction as it ended, in that order; what the auditor holds against the journals.
+# History: one row for each transaction as it ended, in that order; what the auditor holds against the journals. Two more sorts
+# of rows stand among them, told by their flags: when a lookup was asked, and answers to what was not in flight (any more).
 HISTORY = np.dtype(
     [
         ("id", "<u8"),
         ("fingerprint", "<u8"),  # simulator.ledger.digest.fingerprint of what was asked
         ("lsn", "<u4"),
         ("shard", "u1"),
-        ("flags", "u1"),  # REORDERED
+        ("flags", "u1"),  # REORDERED, or SECOND or ASKED for a row of another sort
         ("status", "u1"),
         ("kind_reason", "u1"),  # kind in the low three bits, reason above
     ]
 )
 REORDERED = 1  # answered at or before a log position that was already acknowledged when it was asked
+SECOND = 2  # an answer to nothing in flight: a second one, as a rule; it has no fingerprint and no kind
+ASKED = (
+    4  # a lookup goes out now: `fingerprint` is the id that it asks about, `lsn` who asks (the payer); no answer yet
+)
 assert HISTORY.itemsize == 24, HISTORY.itemsize  # noqa: PLR2004, S101  an on-disk format
 
 

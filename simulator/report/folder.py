@@ -76,6 +76,11 @@ def read(run: Path) -> RunFolder:
     )
 
 
+def read_events(run: Path) -> list[dict[str, Any]]:
+    """Read what happened in a run, as far as that is known."""
+    return _events(run / "events.jsonl", [])
+
+
 def _summary(run: Path) -> dict[str, Any]:
     if not run.is_dir():
         raise UsageError(f"{run}: no such folder; a run's folder is one that `sim run` wrote")

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simulator.errors import SimError
-from simulator.report import folder, simulated_page, wording
+from simulator.report import durability, folder, simulated_page, wording
 from simulator.report.balancing import BEHAVIOUR, behaviour_rows
 from simulator.report.blocks import Table, Tile
 from simulator.report.figures import Figure, figures
@@ -153,6 +153,8 @@ def _words(run: RunFolder) -> dict[str, Any]:
         "hot_accounts": _hot_accounts(run),
         "rebalance": _rebalance(summary),
         "audit": run.audit,
+        "power": durability.sentence(summary.get("durability") or {}),
+        "power_losses": _power_losses(summary),
         "audit_facts": _audit_facts(run),
         "anomalies": _anomalies(run.audit),
         "validity": summary["validity"],
@@ -189,10 +191,7 @@ def _tiles(summary: dict[str, Any]) -> list[Tile]:
     virtual = summary.get("clock") == "virtual"
     audit_tile = {
         "clean": Tile(
-            "Audit",
-            "clean",
-            "each applied once, or not at all" if virtual else "every transaction is where it should be",
-            "good",
+            "Audit", "clean", "each applied once, or not at all" if virtual else _clean_note(summary), "good"
         ),
         "anomalies": Tile("Audit", "anomalies", f"{count(sum(audit.get('anomalies', {}).values()))} found", "bad"),
         "unknown": Tile("Audit", "unknown", "the books could not be checked", "warn"),
@@ -220,6 +219,11 @@ def _tiles(summary: dict[str, Any]) -> list[Tile]:
         Tile("Slowest", ms(times.get("max")), "response time, maximum", _tone(summary, "max")),
         validity_tile.get(str(validity.get("verdict")), Tile("Measurement", NO_DATA)),
     ]
+
+
+def _clean_note(summary: dict[str, Any]) -> str:
+    lost = (summary.get("durability") or {}).get("lost_allowed")
+    return f"{count(lost)} lost with the power, as allowed" if lost else "every transaction is where it should be"
 
 
 def _tone(summary: dict[str, Any], statistic: str) -> str:
@@ -501,6 +505,21 @@ def _dead_letters(summary: dict[str, Any]) -> list[tuple[str, str]]:
     )
     facts = [(label, count(found.get(key))) for key, label in labels]
     return [*facts, ("files", ", ".join(map(plain, found.get("files") or [])) or "none")]
+
+
+def _power_losses(summary: dict[str, Any]) -> Table:
+    head = (
+        "at",
+        "node",
+        "time allowed",
+        "time lost",
+        "transactions not synced",
+        "transactions lost",
+        "records taken",
+        "back after",
+    )
+    rows = durability.rows(summary.get("durability") or {})
+    return Table("Power losses: allowed against observed", head, rows[:ROWS_MAX], note=_cut(rows, "power losses"))
 
 
 def _journal(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -54,6 +54,7 @@ class Results:
     journal: dict[str, Any] = field(default_factory=dict)
     dead_letters: dict[str, Any] = field(default_factory=dict)
     rebalance: dict[str, Any] = field(default_factory=dict)  # shards that moved; empty where none may
+    durability: dict[str, Any] = field(default_factory=dict)  # as simulator.report.durability.with_recovery has it
     resources: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
     stop_reason: str = "duration"
@@ -281,6 +282,7 @@ def summarise(results: Results) -> dict[str, Any]:
             for j in judged
         ],
         **({"rebalance": results.rebalance} if results.rebalance else {}),
+        "durability": results.durability,
         "journal": results.journal,
         "dead_letters": results.dead_letters,
         "resources": results.resources,

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report import simulated_page, wording
+from simulator.report import durability, simulated_page, wording
 from simulator.report.wording import NO_DATA, count, duration, metric_name, ms, plain, rate, share
 
 if TYPE_CHECKING:
@@ -448,6 +448,7 @@ def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
         ("audit", f"{books}, money created or lost: {drift}"),
         *_overload(summary.get("overload") or {}),
         *_dead_letters(summary.get("dead_letters") or {}),
+        *(("power", lost) for lost in [durability.sentence(summary.get("durability") or {})] if lost),
         ("validity", plain(validity.get("verdict", NO_DATA))),
         *(("", plain(reason)) for reason in validity.get("reasons", [])),
         *([("moved", wording.moves(summary["rebalance"]))] if summary.get("rebalance") else []),

@@ -54,7 +54,9 @@ def _what_was_held(summary: Summary) -> str:
     if virtual:
         return f"{held}; every transaction accounted for"
     money_word = "every yuan" if summary.get("value", {}).get("currency", "CNY") == "CNY" else "all money"
-    return f"{held}; {money_word} accounted for"
+    lost = (summary.get("durability") or {}).get("lost_allowed")
+    allowed = f", {count(lost)} transactions lost with the power as the durability allows" if lost else ""
+    return f"{held}; {money_word} accounted for{allowed}"
 
 
 def _failure_cause(summary: Summary) -> str:

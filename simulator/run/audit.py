@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.audit import auditor
 from simulator.errors import Exit, SimError, UsageError
+from simulator.report import durability
+from simulator.report.folder import read_events
 from simulator.run.folder import say
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ def audit_run(run: Path) -> Exit:
         raise UsageError(f"{run} is not a run's folder: it has no summary.json")
     found = _found(run)
     lines = [f"audit: {found['verdict']}"]
+    lost = durability.sentence(durability.with_recovery(found.get("durability") or {}, read_events(run)))
+    lines += [f"  {lost}"] if lost else []
     for name, count in found["anomalies"].items():
         examples = ", ".join(map(str, found["examples"].get(name, [])))
         lines.append(f"  {name}: {count}" + (f", for example {examples}" if examples else ""))

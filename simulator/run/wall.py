@@ -30,6 +30,7 @@ from simulator.measure import validity
 from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram
 from simulator.measure.recorder import HISTORY, Recorder, Tallies, open_tallies
+from simulator.report import durability
 from simulator.report.export import write_events, write_hlog, write_json, write_series
 from simulator.report.summary import Observations, Results, series_columns, summarise
 from simulator.report.terminal import Phase, Snapshot, View
@@ -395,6 +396,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         node_details=_node_details(run), journal=_journal(run), dead_letters=_dead_letters(run),
         popular=run.popular, credit_lag=lags.measured() if lags else None,
         rebalance=run.pool.rebalancer.summary() if run.pool and run.pool.rebalancer else {},
+        durability=durability.with_recovery(audit["durability"], run.events),
         resources={
             "rss_peak_bytes": run.rss_peak_bytes,
             "cpu_s": round(ended.cpu_s + sum(int(run.pool.row(n)["cpu_ns"]) for n in range(run.backend.nodes)) / 1e9, 3)

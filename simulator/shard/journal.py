@@ -93,6 +93,7 @@ class Journal:
         header["run"] = run
         header["hot_accounts"] = shape.split.hot
         header["hot_split"] = shape.split.ways
+        header["remember"] = shape.remember
         fd = os.open(journal_path(folder, node), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         journal = cls(fd, durability, size=0, frames=0)
         journal._write([_sealed(header)])
@@ -171,6 +172,31 @@ def read_header(path: Path) -> Any:  # noqa: ANN401  one FILE_HEADER record; num
             f"{path}: written in version {header['version'][0]} of the format; this reads version {VERSION}"
         )
     return header[0]
+
+
+def write_tail(source: Path, start: int, to: Path) -> None:
+    """Copies a journal's header and everything from byte `start` (where a frame begins) on, and syncs the copy.
+
+    What comes out is read by `open_tail`. Raises OSError.
+    """
+    with source.open("rb") as journal, to.open("xb") as copy:
+        for begin, count in ((0, FILE_HEADER.itemsize), (start, os.fstat(journal.fileno()).st_size - start)):
+            at, end = begin, begin + max(count, 0)
+            while at < end and (sent := os.sendfile(copy.fileno(), journal.fileno(), at, end - at)):
+                at += sent
+        os.fsync(copy.fileno())
+
+
+def open_tail(path: Path) -> JournalReader:
+    """Reads what `write_tail` wrote: the first frame gives the number from which the others count on.
+
+    Raises JournalError if its header is damaged.
+    """
+    with path.open("rb") as file:
+        file.seek(FILE_HEADER.itemsize)
+        raw = file.read(FRAME.itemsize)
+    first = _HEADER.unpack(raw)[3] if len(raw) == FRAME.itemsize else 1
+    return JournalReader(path, frames=max(first - 1, 0))
 
 
 class Frames(NamedTuple):

@@ -147,7 +147,7 @@ FILE_HEADER = np.dtype(
         ("run", "<u8"),  # seed of the run, so that journals of two runs are not mixed up
         ("hot_accounts", "<u2"),  # how many merchants are split, the most popular first
         ("hot_split", "<u2"),  # into how many sub-accounts each; simulator.shard.split has the law
-        ("_", "<u4"),
+        ("remember", "<u4"),  # ids each shard remembers at least; 0: not told
     ]
 )
 # What a gateway asks a node beside requests, and the answer: reads, which change and log nothing (simulator.ledger.inquiry).
@@ -214,6 +214,18 @@ class Durability(IntEnum):
     GROUP = 3  # synced; nothing, ever
 
 
+FAR_LEG_SYNC_NS = 100_000_000  # `Durability.OS` syncs this often all the same, for the far legs that wait for it
+
+
+def unsynced_ns_max(durability: Durability, interval_ns: int) -> int:
+    """How long after a sync a record may be acknowledged without another one: what a power loss may take.
+
+    A commit that begins later than this after the last sync ends in a sync, before anything of it is answered. 0 for
+    `GROUP`, which syncs each commit, and for `MEMORY`, where no time bounds the loss.
+    """
+    return {Durability.OS: FAR_LEG_SYNC_NS, Durability.INTERVAL: interval_ns}.get(durability, 0)
+
+
 class NodeState(IntEnum):
     """Where a node is in its life; written by the node, read by everyone."""
 
@@ -265,9 +277,9 @@ NODE_BOARD = np.dtype(
             "state", "pid", "errno", "frames", "records", "bytes", "handed_on", "busy_ns", "outbox_max",
             "refused", "cpu_ns", "sequence_gaps", "incarnation", "synced_bytes", "replayed", "replay_ns", "expired",
             "set_aside", "retried", "healed", "dead_requests", "dead_credits", "dead_unwritten", "alarms",
-            "unread",
+            "unread", "synced_ns",
         ],
-        "formats": ["<i8"] * 25,
+        "formats": ["<i8"] * 26,
         "itemsize": 256,
     }
 )  # fmt: skip
@@ -365,5 +377,7 @@ class Board:
         self.parked = shared_array(shape.nodes, np.int64)
         self.park_refused = shared_array(shape.nodes, np.int64)
         self.switched = shared_array(shape.nodes, np.int64)
+        # How often a power loss may have taken acknowledged positions from the logs; stands in every answer from then on.
+        self.epoch = shared_array(1, np.int64)
         # How long each node's commits took: histogram counts, as in simulator.measure.histogram.
         self.commits = shared_array(shape.nodes * COUNTS, np.int64).reshape(shape.nodes, COUNTS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator import process
 from simulator.errors import BackendError
-from simulator.shard.layout import Board, Durability, NodeState, Shape, Stop
+from simulator.shard.layout import Board, Durability, NodeState, Shape, Stop, unsynced_ns_max
 from simulator.shard.move import images_of
 from simulator.shard.rebalance import Rebalancer
 from simulator.shard.worker import Wiring, serve
@@ -76,6 +76,8 @@ class Pool:
         self.shape = shape
         self.board = Board(shape)
         self.wiring = Wiring(shape.nodes, queue, doors)
+        self.durability = durability
+        self.unsynced_ns_max = unsynced_ns_max(durability, interval_ns)
         self._options = {
             "folder": folder,
             "durability": durability,

@@ -109,6 +109,21 @@ def write(path: Path, node: int, books: Books, outbox: list[NDArray[Any]], point
     unfinished.rename(path)
 
 
+def synced_bytes(path: Path) -> int:
+    """How much of its journal was synced for a snapshot's sake; 0 if there is none that is whole."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_HEADER.itemsize)
+            size = os.fstat(file.fileno()).st_size
+    except OSError:
+        return 0
+    if len(raw) < _HEADER.itemsize:
+        return 0
+    header = np.frombuffer(raw, _HEADER, 1)[0]
+    whole = header["magic"] == _MAGIC and header["payload_bytes"] == size - _HEADER.itemsize
+    return int(header["journal_bytes"]) if whole else 0
+
+
 class _Reader:
     def __init__(self, payload: bytes) -> None:
         self._payload = payload

@@ -53,6 +53,7 @@ from simulator.shard.layout import (
     Protocol,
     Shape,
     Stop,
+    unsynced_ns_max,
 )  # fmt: skip
 from simulator.shard.move import Mover
 from simulator.shard.poison import DEFAULT_RULES, Calls, PoisonGuard, PoisonRules, nothing
@@ -72,7 +73,6 @@ if TYPE_CHECKING:
 
 TURN_MAX = 16_384  # requests a turn takes from one ring, so that no producer starves another
 _OUTBOX = 1 << 17  # far legs that a peer has not acknowledged, a peer
-_FAR_LEG_SYNC_NS = 100_000_000  # `durability: os` syncs this often all the same, for the far legs that wait for it
 _EXPIRY_LOOK_NS = 1_000_000  # how often a node looks for holds whose term is over
 _IDLE_S = 0.1  # how long an idle node sleeps before it looks around by itself
 _QUIESCE_S = 0.001  # the same while stopping: a peer's acknowledgement rings no bell
@@ -129,7 +129,8 @@ class Node:
         self.row: Any = board.nodes[node]
         self.folder = folder
         self.durability = durability
-        self.interval_ns = _FAR_LEG_SYNC_NS if durability == Durability.OS else interval_ns
+        self.interval_ns = unsynced_ns_max(durability, interval_ns)
+        self.epoch = int(board.epoch[0])
         self.hold_term_ns = hold_term_ns
         self.drop_oldest = drop_oldest
         self.snapshot_records = snapshot_records
@@ -170,19 +171,27 @@ class Node:
         )  # fmt: skip
         self.bucket = None if max_rate is None else TokenBucket(max_rate, self.now_ns())
         self.mover = Mover(self) if movable else None
-        path = journal_path(folder, node)
-        self.journal = (
-            self._recover(path)
-            if (recovered := path.exists())
-            else Journal.create(folder, node, shape, durability, run)
-        )
-        self.row["synced_bytes"] = self.journal.size
+        recovered = self._open_journal(journal_path(folder, node), run)
         if self.mover is not None:
             self.mover.resume()
         if recovered:
             self._abort_undecided()
 
-    def _recover(self, path: Path) -> Journal:
+    def _open_journal(self, path: Path, run: int) -> bool:
+        """Goes on where the journal ends, or begins a new one; says whether there was one."""
+        if path.exists():
+            self._recover(path)
+            return True
+        self.journal = Journal.create(self.folder, self.node, self.shape, self.durability, run)
+        self._note_sync(0)
+        return False
+
+    def _note_sync(self, at_ns: int) -> None:
+        """Says on the board how far the journal is synced: before a peer or client is told of anything that rests on it."""
+        self.row["synced_bytes"] = self.journal.size
+        self.row["synced_ns"] = at_ns
+
+    def _recover(self, path: Path) -> None:
         """Rebuilds the books from the journal, and what peers may not have got. Raises JournalError for a damaged one.
 
         Which far legs to send again depends on what peers had made durable, and a peer that is itself recovering knows that
@@ -211,7 +220,8 @@ class Node:
                 refill_outbox(view, records, sequence, self.outbox, self.outbox_head, self.board.acked)
         if astray:
             raise JournalError(f"{path}: {astray} records do not follow from those before them")
-        journal = Journal.resume(reader, self.durability)
+        self.journal = Journal.resume(reader, self.durability)
+        self._note_sync(self.now_ns())  # before peers read `acked`: they then forget what they would have sent again
         self.owns(np.flatnonzero(self.books.place >= 0))
         self.board.applied[self.owned] = self.books.lsn[self.owned]
         self.board.acked[self.owned] = self.books.sequence_in[self.owned]
@@ -227,7 +237,6 @@ class Node:
         self.since_snapshot = replayed  # or a node that is killed often would never come to write one
         self.row["replayed"] += replayed
         self.row["replay_ns"] += time.monotonic_ns() - began
-        return journal
 
     def _view(self, place: NDArray[np.int64]) -> Books:
         """The books as they are, but with shards where they were when the journal begins to be read."""
@@ -407,7 +416,7 @@ class Node:
             self.journal.sync()
             self.synced_ns = began
             self.unsynced = False
-            self.row["synced_bytes"] = self.journal.size
+            self._note_sync(began - int(self.board.epoch_ns[0]))
         if count:
             self.since_snapshot += count
             took = time.monotonic_ns() - began
@@ -429,7 +438,7 @@ class Node:
             self.row["bytes"] += self.journal.append(record, self.now_ns())
             self.journal.sync()
             self.synced_ns = time.monotonic_ns()
-            self.row["synced_bytes"] = self.journal.size
+            self._note_sync(self.synced_ns - int(self.board.epoch_ns[0]))
             self.row["frames"] += 1
         self.unsynced = False
         self.outbox_durable[:] = self.outbox_head
@@ -475,6 +484,7 @@ class Node:
             self.released = self.durable
         elif self.released < self.durable:
             batch = self.pending[self.released : self.durable]
+            batch["epoch"] = self.epoch
             pushed = self.wiring.replies[self.node].push(batch)
             self.released += pushed
             if pushed:
