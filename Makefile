@@ -16,7 +16,8 @@ run: $(STAMP)  ## replay the opening minute of Double Eleven (another scenario: 
 
 test: $(STAMP)  ## set up everything and pass the tests
 	@.ci/system-packages
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.warm
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 soak: $(STAMP)  ## 200 random kills under load, about four minutes; passes if every transaction and every yuan is there
 	$(BIN)/sim run scenarios/soak.yaml

@@ -171,3 +171,8 @@ def _through_a_door(node: Node, board: Board) -> None:
     doors.hand_out(np.zeros(0, OUTCOME))
     door.answers[0].pop(np.zeros(2, ANSWER))
     door.bell.close()
+
+
+if __name__ == "__main__":
+    warm(print)
+    warm_virtual(print)

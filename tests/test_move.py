@@ -548,7 +548,7 @@ def test_a_node_that_is_killed_at_a_step_of_a_move_loses_nothing(
     platform.check()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_course_of_turns_and_moves_keeps_the_order_of_each_key(
     folders: pytest.TempPathFactory, data: st.DataObject
@@ -572,7 +572,7 @@ def test_any_course_of_turns_and_moves_keeps_the_order_of_each_key(
     platform.wiring.close()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_course_of_turns_moves_and_kills_books_everything_once(
     folders: pytest.TempPathFactory, data: st.DataObject
