@@ -143,7 +143,7 @@ def simulate_units(
         Simulation(compile_scenario(scenario, unit), grid_ns, events_per_s=max(4.0 * peak_per_s / count, 1.0))
         for unit in units
     ]
-    source = build_source(scenario)
+    source = build_source(scenario, payees=scenario.balancer.hash.key == "payee")
     losses = failovers(scenario, int(rate.duration_s * 1e9))
     block, own = np.zeros(BLOCK, TRANSACTION), np.zeros(BLOCK, TRANSACTION)
     while made := source.fill(block):
