@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -80,3 +80,28 @@ def _prefetch(typing: Any, array: Any, index: Any) -> Any:  # noqa: ANN401, ARG0
 
 # prefetch(array, (i, j)): asks for the cache line of an element that will be needed soon; never faults, changes nothing.
 prefetch: Any = _prefetch
+
+
+@intrinsic
+def _bit_length(typing: Any, value: Any) -> Any:  # noqa: ANN401, ARG001  numba's intrinsic signature
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401, ARG001
+        word = ir.IntType(64)
+        zeros = builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
+        return builder.sub(ir.Constant(word, 64), zeros)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _trailing_zeros(typing: Any, value: Any) -> Any:  # noqa: ANN401, ARG001  as above
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401, ARG001
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), codegen
+
+
+# bit_length(value): how many bits an int64 ≥ 0 has, 0 for 0. One instruction: a chain of comparisons is mispredicted for every
+# second value whose size is random.
+bit_length: Callable[[int], int] = cast("Any", _bit_length)
+# trailing_zeros(word): the number of the lowest bit of a uint64 that is set; 64 for 0.
+trailing_zeros: Callable[[np.uint64], int] = cast("Any", _trailing_zeros)

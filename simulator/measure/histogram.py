@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.kernel import inlined, kernel
+from simulator.kernel import bit_length, inlined, kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,31 +39,6 @@ def _bucket_count() -> int:
 
 
 COUNTS = (_bucket_count() + 1) * _SUB_HALF
-
-
-@inlined
-def bit_length(value: int) -> int:
-    """How many bits a value ≥ 0 has."""
-    length = 0
-    if value >= 1 << 32:
-        value >>= 32
-        length += 32
-    if value >= 1 << 16:
-        value >>= 16
-        length += 16
-    if value >= 1 << 8:
-        value >>= 8
-        length += 8
-    if value >= 1 << 4:
-        value >>= 4
-        length += 4
-    if value >= 1 << 2:
-        value >>= 2
-        length += 2
-    if value >= 1 << 1:
-        value >>= 1
-        length += 1
-    return length + value
 
 
 @inlined

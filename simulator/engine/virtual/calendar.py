@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from simulator.engine.virtual.records import NONE
-from simulator.kernel import fused, inlined, int64, kernel
+from simulator.kernel import fused, inlined, int64, kernel, trailing_zeros
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,26 +135,6 @@ def add(calendar: Calendar, attempts: NDArray[np.void], a: int) -> None:
     else:
         heap_push(calendar.far, at[IN_FAR], attempts[a]["time_ns"], attempts[a]["seq"], a)
         at[IN_FAR] += 1
-
-
-@fused
-def trailing_zeros(word: np.uint64) -> int:
-    """The number of the lowest bit that is set; `word` is not 0."""
-    low = word & (~word + np.uint64(1))
-    n = 0
-    if low & np.uint64(0xFFFFFFFF00000000):
-        n += 32
-    if low & np.uint64(0xFFFF0000FFFF0000):
-        n += 16
-    if low & np.uint64(0xFF00FF00FF00FF00):
-        n += 8
-    if low & np.uint64(0xF0F0F0F0F0F0F0F0):
-        n += 4
-    if low & np.uint64(0xCCCCCCCCCCCCCCCC):
-        n += 2
-    if low & np.uint64(0xAAAAAAAAAAAAAAAA):
-        n += 1
-    return n
 
 
 @kernel

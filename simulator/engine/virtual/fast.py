@@ -33,7 +33,7 @@ from simulator.engine.virtual.tally import (
     Station,
     coarse_index,
 )
-from simulator.kernel import fused, inlined, int64, kernel, prefetch
+from simulator.kernel import fused, inlined, int64, kernel, prefetch, trailing_zeros
 from simulator.measure.histogram import index_of
 from simulator.seeds import bits
 from simulator.transaction import Kind, Reason, Status
@@ -292,7 +292,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             if word == np.uint64(0):
                 current += 64 - (place & 63)
                 continue
-            current += cal.trailing_zeros(word)
+            current += trailing_zeros(word)
             if current > final:
                 break
             place = current & mask

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from simulator.kernel import inlined
-from simulator.measure.histogram import bit_length
+from simulator.kernel import bit_length, inlined
 from simulator.measure.recorder import KINDS, REASONS, STATUSES
 from simulator.transaction import Reason, Status
 
