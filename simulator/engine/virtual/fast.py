@@ -81,6 +81,7 @@ _MANY = 512  # nodes that no longer fit the nearest caches
 _AHEAD = 6  # arrivals
 _DRAWS, _RANDOM = int(Rule.DRAWS), int(Rule.RANDOM)
 
+DRAWN = 256  # arrivals whose draws are made at once
 LATE = 16  # answers between asking for a histogram's cache line and using it; a power of two
 
 
@@ -95,6 +96,7 @@ class Answers(NamedTuple):
     ]  # (nodes, workers): when each worker is free, a heap a node; of one worker `touched_ns` says it
     late: NDArray[np.int64]  # (LATE, 2) node and bucket of the last answers, counted a little later: see `_settle`
     late_at: NDArray[np.int64]  # (1,)
+    drawn: NDArray[np.int64]  # (DRAWN, 2) service time at speed 1 and shard of the next arrivals
 
 
 def open_answers(setup: Setup) -> Answers:
@@ -107,6 +109,7 @@ def open_answers(setup: Setup) -> Answers:
         free_ns=np.zeros((setup.model.nodes, setup.model.workers), np.int64),
         late=np.zeros((LATE, 2), np.int64),
         late_at=np.zeros(1, np.int64),
+        drawn=np.zeros((DRAWN, 2), np.int64),
     )
 
 
@@ -241,6 +244,20 @@ def _end(
             line["attempts"] = attempts
 
 
+@fused
+def _draw(batch: NDArray[np.void], first: int, stop: int, model: Model, drawn: NDArray[np.int64]) -> None:
+    """What of the next arrivals depends on themselves alone.
+
+    In a loop of its own, because a logarithm takes long and nothing waits for it here: the processor works on several at once,
+    which the branches of the main loop would not let it.
+    """
+    units, shards = np.uint64(model.units), np.uint64(model.shards)
+    for i in range(min(stop - first, DRAWN)):
+        index = int64(batch[first + i]["id"]) * INDEX
+        drawn[i, 0] = draw_ns(model.times, NODE_TIMES, model.tables, model.node_key, index)
+        drawn[i, 1] = int64(np.uint64(batch[first + i]["payer"]) // units % shards)
+
+
 @kernel
 def flush(nodes: NDArray[np.void], virtual: Virtual, window: int) -> None:
     """Gives a window what its nodes have counted: attempts (in `head`, which has no queue to begin here) and areas."""
@@ -268,6 +285,8 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
     drawn = model.nodes > _MANY and (settings.rule == _DRAWS or settings.rule == _RANDOM)
     ctl[NEED] = NONE
     position = start
+    drawn_from = start
+    drawn_until = start
     while position < stop or last:
         now = batch[position]["intended_ns"] if position < stop else end_ns
         # ---- answers until now ----
@@ -351,6 +370,12 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                 window += 1
             ctl[WINDOW] = window
         m = batch[position]
+        if position == drawn_until:
+            _draw(batch, position, stop, model, answers.drawn)
+            drawn_from = position
+            drawn_until = min(position + DRAWN, stop)
+        took = answers.drawn[position - drawn_from, 0]
+        shard = answers.drawn[position - drawn_from, 1]
         position += 1
         kind = int64(m["kind"])
         counts[_OFFERED] += 1
@@ -363,7 +388,6 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
         virtual.little[_CLIENT, ARRIVED] += 1
         inside = rows.shape[0] - answers.left[0] + 1
         virtual.inside_top[window] = max(virtual.inside_top[window], inside)
-        shard = int64(m["payer"]) // model.units % model.shards
         index = int64(m["id"]) * INDEX
         b = 0
         if model.balancers > 1:
@@ -396,7 +420,6 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
         shards[shard]["flight"] = flight
         _level(virtual.levels, load, 1)
         nodes[n]["flight"] = load + 1
-        took = draw_ns(model.times, NODE_TIMES, model.tables, model.node_key, index)
         if nodes[n]["slowness"] != 1.0:
             took = int64(took * nodes[n]["slowness"])
         if model.workers == 1:
