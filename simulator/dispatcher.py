@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from simulator.balancer.choose import choose, note_answered, note_sent, sweep
+from simulator.balancer.health import is_bad
 from simulator.balancer.policy import fleet_from, settings_from
 from simulator.kernel import inlined, int64, kernel
 from simulator.ledger.books import touched
@@ -331,8 +332,8 @@ def settle(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
             elif epoch == flight.epoch[shard]:
                 flight.acknowledged_lsn[shard] = max(flight.acknowledged_lsn[shard], lsn)
         write_history(history, history_count, m, lsn, shard, flags, status, reason)
-        good = status == _OK or (status == _REJECTED and reason not in (_OVERFLOW, _LIMIT))
-        note_answered(settings, fleet, 0, node, now_ns, now_ns - m["fired_ns"], int64(good))
+        good = int64(not is_bad(status, reason))
+        note_answered(settings, fleet, 0, node, now_ns, now_ns - m["fired_ns"], good)
         tallies.shard_in_flight[shard] -= 1
         m["id"] = 0
         flight.free[flight.free_count[0]] = slot

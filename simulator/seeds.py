@@ -45,7 +45,8 @@ class Stream(IntEnum):
     MAIL = 26  # virtual clock: which balancer an idle node tells, how a report is rounded
     WHICH_BALANCER = 25
     APERTURE = 30  # which nodes each balancer's aperture holds
-    REPORT = 31  # what a balancer rounds at random when a node reports
+    CURSOR = 32  # where each balancer's round robin begins
+    REPORT = 31  # virtual clock: at which moment of its interval a node reports
 
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: SplitMix64's increment

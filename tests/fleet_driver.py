@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.balancer.choose import choose, note_answered, note_report, note_sent, sweep
+from simulator.balancer.choose import choose, note_answered, note_message, note_report, note_sent, sweep
 from simulator.balancer.policy import open_fleet, settings_of
 from simulator.kernel import kernel
 from simulator.seeds import Stream, bits, stream_key
@@ -85,14 +85,18 @@ class Driver:
         """A request that was sent ends."""
         _end(self.settings, self.fleet, b, node, now, took, int(good))
 
+    def tell(self, node: int, *, b: int = 0, now: int = 0, queue: float = 0.0, latency: float = 0.0) -> None:
+        """A node answers this balancer's probe, or tells it that it is idle."""
+        word = np.uint64(bits(self.key, now))
+        note_message(self.settings, self.fleet, b, node, now, word, float(queue), float(latency))
+
     def report(
-        self, node: int, *, b: int = 0, now: int = 0, queue: float = 0.0, latency: float = 0.0, utilization: float = 0.0,
+        self, node: int, *, b: int = 0, now: int = 0, queue: float = 0.0, service: float = 0.0, utilization: float = 0.0,
         served: float = 0.0, errors: float = 0.0,
     ) -> None:  # fmt: skip
         """A node says how it is."""
-        word = np.uint64(bits(self.key, now))
         note_report(
-            self.settings, self.fleet, b, node, now, word, float(queue), float(latency), float(utilization), float(served),
+            self.settings, self.fleet, b, node, now, float(queue), float(service), float(utilization), float(served),
             float(errors),
         )  # fmt: skip
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from simulator.balancer.admission import (
     CODEL,
+    DAGOR_QUEUEING_NS,
+    DAGOR_WINDOW_NS,
     INTERVAL_NS,
     LEVELS,
     TARGET_NS,
@@ -25,15 +28,11 @@ from simulator.balancer.admission import (
 from simulator.balancer.budget import (
     ACTIVE_LEAST,
     ACTIVE_SHARE,
-    TOKEN_RATIO,
-    TOKEN_TTL_NS,
-    TOKENS_PER_S,
-    earn,
     may_retry,
-    open_tokens,
-    spend,
 )
 from simulator.balancer.limits import LIMITERS, allows, open_limits, update
+from simulator.engine.virtual.client import RETRY, deposit, open_budgets, withdraw
+from simulator.scenario.client import Budget, Client, Retries
 
 law = settings(deadline=None, max_examples=40)
 MS, S = 1_000_000, 1_000_000_000
@@ -135,7 +134,7 @@ def dagor_after(waited_ms: int, windows: int, level: int = LEVELS - 1) -> int:
         for priority in range(LEVELS):
             if dagor_admits(states, 0, priority):
                 dagor_served(states, 0, waited_ms * MS)
-        dagor_window(states, 0, window * S)
+        dagor_window(states, 0, window * S, DAGOR_QUEUEING_NS, DAGOR_WINDOW_NS)
     return int(states["level"][0])
 
 
@@ -151,10 +150,10 @@ def test_dagor_ends_a_window_after_a_second_or_two_thousand_requests() -> None:
     states = open_dagor(1)
     for _ in range(1_999):
         dagor_admits(states, 0, 0)
-    dagor_window(states, 0, S - 1)
+    dagor_window(states, 0, S - 1, DAGOR_QUEUEING_NS, DAGOR_WINDOW_NS)
     assert states["requests"][0] == 1_999
     dagor_admits(states, 0, 0)
-    dagor_window(states, 0, S - 1)
+    dagor_window(states, 0, S - 1, DAGOR_QUEUEING_NS, DAGOR_WINDOW_NS)
     assert states["requests"][0] == 0
 
 
@@ -170,21 +169,31 @@ def test_a_fifth_of_what_is_active_may_be_retries_and_three_in_any_case(active: 
 
 
 def test_tokens_are_a_fifth_of_the_requests_and_ten_a_second() -> None:
-    tokens = open_tokens(1)
+    budgets = open_budgets(Client(retries=Retries(budget=Budget())))
 
     def spent(now: int) -> int:
         count = 0
-        while spend(tokens, 0, now, TOKENS_PER_S, TOKEN_TTL_NS):
+        while withdraw(budgets, RETRY, now, 0, 0):
             count += 1
         return count
 
     assert spent(0) == 100  # the reserve: 10 a second for 10 s
     assert spent(0) == 0
     for _ in range(50):
-        earn(tokens, 0, 0, TOKEN_RATIO, TOKEN_TTL_NS)
+        deposit(budgets, RETRY, 0)
     assert spent(0) == 10
     assert spent(9 * S) == 0
-    assert spent(10 * S) == 100  # the slice of the debt is gone, and what was earned with it
+    assert spent(10 * S) == 100  # the slot of the debt is gone, and what was earned with it
     for _ in range(50):
-        earn(tokens, 0, 30 * S, TOKEN_RATIO, TOKEN_TTL_NS)
+        deposit(budgets, RETRY, 30 * S)
     assert spent(45 * S) == 100  # earned more than the ttl ago: lost
+
+
+def test_a_budget_of_what_is_active_is_envoys_and_takes_no_keys_of_the_other_kind() -> None:
+    budgets = open_budgets(Client(retries=Retries(budget=Budget(kind="active"))))
+    assert [withdraw(budgets, RETRY, 0, active, using) for active, using in ((0, 2), (0, 3), (20, 3), (20, 4))] == [
+        True, False, True, False,
+    ]  # fmt: skip
+    for wrong in ({"kind": "active", "ratio": 0.1}, {"share": 0.1}, {"kind": "active", "ttl": "1s"}, {"least": 4}):
+        with pytest.raises(ValidationError, match="other kind of budget"):
+            Budget.model_validate(wrong)

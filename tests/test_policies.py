@@ -11,13 +11,16 @@ from fleet_driver import MS, Driver, S, five_sigma, shares
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.balancer.fleet import Health
+from simulator.balancer.fleet import Health, Load
 from simulator.balancer.hashing import build_ring
-from simulator.balancer.health import take_back, take_out
+from simulator.balancer.health import is_bad, take_back, take_out
 from simulator.balancer.policy import DEFAULTS, POLICIES, settings_of
 from simulator.balancer.probes import hot_above, probe_target, probes_due
+from simulator.engine.virtual import general
+from simulator.engine.virtual.records import Answer
 from simulator.scenario.balancing import PolicyName
 from simulator.seeds import bits
+from simulator.transaction import Reason, Status
 
 law = settings(deadline=None, max_examples=30)  # the first call compiles the kernels
 PICKS = 20_000
@@ -238,9 +241,9 @@ def test_with_several_balancers_an_idle_node_stands_in_one_list_only() -> None:
     assert driver.picks(2, b=0, send=True).tolist() == [0, 2]
     assert driver.picks(2, b=1, send=True).tolist() == [1, 3]
     driver.end(0)  # it does not say that it is idle
-    driver.report(2, b=1, queue=3.0)
-    driver.report(2, b=1, queue=0.0)
-    driver.report(2, b=1, queue=0.0)
+    driver.tell(2, b=1, queue=3.0)
+    driver.tell(2, b=1, queue=0.0)
+    driver.tell(2, b=1, queue=0.0)
     assert driver.fleet.idle.held.tolist() == [0, 1]
     assert driver.picks(1, b=1).tolist() == [2]
 
@@ -379,28 +382,28 @@ def test_what_overflows_goes_by_jumps_of_its_own_and_not_to_the_neighbour() -> N
 def test_hot_cold_takes_the_cold_reply_of_lowest_latency_else_the_hot_one_with_the_least_in_flight() -> None:
     driver = Driver("prequal", 100, removals=0.0, hot_quantile=0.5)
     for queue in range(10):  # the distribution: 0 … 9, so above 5 is hot
-        driver.report(50 + queue, now=0, queue=float(queue), latency=9 * MS)
+        driver.tell(50 + queue, now=0, queue=float(queue), latency=9 * MS)
     assert hot_above(driver.settings, driver.fleet.probing, 0) == 5.0
     now = 2 * S  # those are too old now
-    driver.report(1, now=now, queue=8.0, latency=1.0 * MS)
-    driver.report(2, now=now, queue=2.0, latency=6.0 * MS)
-    driver.report(3, now=now, queue=1.0, latency=7.0 * MS)
+    driver.tell(1, now=now, queue=8.0, latency=1.0 * MS)
+    driver.tell(2, now=now, queue=2.0, latency=6.0 * MS)
+    driver.tell(3, now=now, queue=1.0, latency=7.0 * MS)
     assert driver.picks(1, now=now).tolist() == [2]
     hot = Driver("prequal", 100, removals=0.0, hot_quantile=0.0)
-    hot.report(9, now=0, queue=1.0, latency=1.0 * MS)
+    hot.tell(9, now=0, queue=1.0, latency=1.0 * MS)
     for node, busy in ((4, 5.0), (1, 8.0), (2, 7.0)):
-        hot.report(node, now=now, queue=busy, latency=busy * MS)
+        hot.tell(node, now=now, queue=busy, latency=busy * MS)
     assert hot.picks(1, now=now).tolist() == [4]
 
 
 def test_replies_are_few_young_and_one_a_node() -> None:
     driver = Driver("prequal", 1_000, removals=0.0)
     for node in range(40):
-        driver.report(node, now=node * MS, queue=1.0, latency=float(MS))
+        driver.tell(node, now=node * MS, queue=1.0, latency=float(MS))
     pool = driver.fleet.probing
     assert pool.held.tolist() == [16]
     assert pool.pool["node"][0].tolist() == list(range(24, 40))
-    driver.report(30, now=41 * MS, queue=2.0, latency=float(MS))
+    driver.tell(30, now=41 * MS, queue=2.0, latency=float(MS))
     assert pool.held.tolist() == [16]
     assert pool.pool["node"][0][-1] == 30
     driver.picks(1, now=41 * MS + S)  # older than a second: gone, all but those that came in the last one
@@ -409,7 +412,7 @@ def test_replies_are_few_young_and_one_a_node() -> None:
 
 def test_without_two_replies_a_query_goes_anywhere() -> None:
     driver = Driver("prequal", 5)
-    driver.report(3, now=0, queue=0.0, latency=1.0)
+    driver.tell(3, now=0, queue=0.0, latency=1.0)
     assert abs(shares(driver.picks(PICKS), 5) - 1 / 5).max() <= five_sigma(1 / 5, PICKS)
 
 
@@ -417,11 +420,11 @@ def test_a_reply_is_used_up_and_counts_what_was_sent_since() -> None:
     # b = max(1, 2 / ((1 − 16/1000)·3 − 0)) = 1: used once.
     driver = Driver("prequal", 1_000, removals=0.0, spare_probes=0.0)
     for node, latency in ((1, 1.0), (2, 2.0), (3, 3.0)):
-        driver.report(node, now=0, queue=0.0, latency=latency)
+        driver.tell(node, now=0, queue=0.0, latency=latency)
     assert driver.picks(2, now=0).tolist() == [1, 2]
     small = Driver("prequal", 16, removals=0.0)  # m = n: replies are never used up
     for node in (1, 2):
-        small.report(node, now=0, queue=0.0, latency=float(node))
+        small.tell(node, now=0, queue=0.0, latency=float(node))
     small.picks(1, now=0)
     assert small.fleet.probing.pool["queue"][0][:2].tolist() == [1.0, 0.0]
 
@@ -429,7 +432,7 @@ def test_a_reply_is_used_up_and_counts_what_was_sent_since() -> None:
 def test_each_query_removes_in_turn_the_oldest_and_the_worst() -> None:
     driver = Driver("prequal", 16)
     for node, latency in ((1, 5.0), (2, 1.0), (3, 9.0), (4, 2.0)):
-        driver.report(node, now=0, queue=0.0, latency=latency)
+        driver.tell(node, now=0, queue=0.0, latency=latency)
     driver.picks(1, now=0)
     assert driver.fleet.probing.pool["node"][0][:3].tolist() == [2, 3, 4]
     driver.picks(1, now=0)
@@ -493,7 +496,7 @@ def test_c3_punishes_a_queue_by_its_cube() -> None:
     driver = Driver("c3", 2, choices=8)
     for node, queue in ((0, 2.0), (1, 0.0)):
         driver.answer(node, took=4 * MS)
-        driver.report(node, queue=queue, latency=float(2 * MS))
+        driver.report(node, queue=queue, service=float(2 * MS))
     assert set(driver.picks(50).tolist()) <= {0, 1}
     assert shares(driver.picks(2_000), 2)[1] > 0.99
     # Ψ₀ = 4 − 2 + 3³·2 = 56 ms, Ψ₁ = 4 − 2 + 2 = 4 ms; three in flight at node 1 make it 4³·2 + 2 = 130.
@@ -528,3 +531,69 @@ def test_the_settings_of_every_policy_have_the_same_types() -> None:
     kinds = [type(value) for value in DEFAULTS]
     for policy in POLICIES:
         assert [type(value) for value in settings_of(policy, tau_ns=5, choices=3.0)] == kinds
+
+
+def test_weights_that_change_often_starve_no_node() -> None:
+    nodes, updates, between = 100, 300, 7
+    driver = Driver("orca", nodes, blackout_ns=0)
+    used = np.zeros(nodes)
+    for second in range(1, updates):
+        for node in range(nodes):
+            driver.report(node, now=second * S, utilization=0.5, served=100.0)
+        driver.sweep((second + 1) * S)
+        used += np.bincount(driver.picks(between, now=(second + 1) * S), minlength=nodes)
+    assert used.min() >= updates * between // nodes - 2
+    assert used.max() <= updates * between // nodes + 2
+
+
+def test_nodes_that_come_and_go_starve_nobody() -> None:
+    driver = Driver("round_robin", 50, weights=[2.0] + [1.0] * 49, panic=0.0)
+    used = np.zeros(50)
+    for _ in range(400):
+        take_out(driver.settings, driver.fleet, 0, 0, 0, OUT)
+        used += np.bincount(driver.picks(3), minlength=50)
+        take_back(driver.settings, driver.fleet, 0, 0, 0)
+    assert used[1:].min() >= 20
+
+
+@pytest.mark.parametrize(("policy", "load"), [("c3", Load.C3), ("p2c", Load.PEAK_EWMA), ("p2c", Load.REPORTED)])
+def test_unequal_weights_divide_whatever_load_means(policy: str, load: Load) -> None:
+    driver = Driver(policy, 2, weights=[1.0, 1.1], load=int(load), choices=10)
+    for _ in range(20):
+        driver.answer(1, took=100 * MS)
+        driver.answer(0, took=1 * MS)
+    driver.report(0, queue=0.0, service=float(MS))
+    driver.report(1, queue=50.0, service=float(MS))
+    assert shares(driver.picks(2_000), 2)[1] < 0.01  # only who was drawn ten times is
+
+
+def test_round_robin_of_several_balancers_begins_at_different_nodes() -> None:
+    driver = Driver("round_robin", 50, balancers=30)
+    first = [int(driver.picks(1, b=b)[0]) for b in range(30)]
+    assert len(set(first)) > 15
+    assert first == [int(Driver("round_robin", 50, balancers=30).picks(1, b=b)[0]) for b in range(30)]
+
+
+@pytest.mark.parametrize("policy", ["prequal", "jiq"])
+def test_a_report_to_everybody_is_no_message_to_one(policy: str) -> None:
+    driver = Driver(policy, 4, balancers=2, infer_idle=0)
+    before = (driver.fleet.probing.held.tolist(), driver.fleet.idle.held.tolist())
+    driver.picks(2, b=0, send=True)
+    held = (driver.fleet.probing.held.tolist(), driver.fleet.idle.held.tolist())
+    for node in range(4):
+        driver.report(node, b=0, queue=0.0, service=1.0)
+    assert (driver.fleet.probing.held.tolist(), driver.fleet.idle.held.tolist()) == held
+    assert before[0] == held[0]
+
+
+def test_what_speaks_against_a_node_is_the_same_on_both_clocks() -> None:
+    bad = {
+        (Status.REJECTED, Reason.OVERFLOW), (Status.REJECTED, Reason.LIMIT), (Status.REJECTED, Reason.NODE_DOWN),
+        (Status.UNKNOWN, Reason.TIMEOUT), (Status.FAILED, Reason.POISON),
+    }  # fmt: skip
+    good = {(Status.OK, Reason.NONE), (Status.REJECTED, Reason.FUNDS), (Status.REJECTED, Reason.STATE)}
+    for status, reason in bad | good:
+        assert bool(is_bad(int(status), int(reason))) is ((status, reason) in bad)
+    for answer in (Answer.FULL, Answer.LIMIT, Answer.DOWN, Answer.RESET, Answer.BROKEN, Answer.LATE):
+        assert general.BAD >> int(answer) & 1
+    assert not general.BAD & 1

@@ -186,9 +186,9 @@ def test_a_nodes_histogram_is_within_three_percent() -> None:
 def test_a_budget_keeps_a_reserve_and_what_was_earned_lately() -> None:
     client = Client.model_validate({"retries": {"budget": {"ratio": 0.0, "min_per_s": 2.0, "ttl": "1s"}}})
     budgets = open_budgets(client)
-    assert [withdraw(budgets, RETRY, 0) for _ in range(3)] == [True, True, False]
-    assert not withdraw(budgets, RETRY, 900_000_000)
-    assert withdraw(budgets, RETRY, 1_000_000_000)  # what was taken at the start is forgotten after the ttl
+    assert [withdraw(budgets, RETRY, 0, 0, 0) for _ in range(3)] == [True, True, False]
+    assert not withdraw(budgets, RETRY, 900_000_000, 0, 0)
+    assert withdraw(budgets, RETRY, 1_000_000_000, 0, 0)  # what was taken at the start is forgotten after the ttl
 
 
 # ---- whole simulations ----
@@ -292,11 +292,11 @@ def _mean_ms(**balancer: Any) -> tuple[float, Results]:  # noqa: ANN401  plain d
     return (results.measured.response.total().mean_ns or 0.0) / 1e6, results
 
 
-def test_reports_arrive_in_rounds_and_stale_ones_make_a_herd() -> None:
+def test_reports_arrive_and_stale_ones_make_a_herd() -> None:
     fresh, results = _mean_ms(policy="jsq", load="reported", report={"every": "1ms", "delay": "0s"})
-    assert results.count(Count.REPORTS) == pytest.approx(3_000, rel=0.05)
+    assert results.count(Count.REPORTS) == pytest.approx(40 * 3_000, rel=0.05)
     stale, results = _mean_ms(policy="jsq", load="reported", report={"every": "100ms"}, balancers=4)
-    assert 30 <= results.count(Count.REPORTS) < 100  # some more while the herd is served
+    assert 40 * 28 <= results.count(Count.REPORTS) < 40 * 100  # some more while the herd is served
     blind, _ = _mean_ms(policy="random")
     assert fresh < blind < stale
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.balancer.choose import choose, note_answered, note_sent
+from simulator.balancer.fleet import Rule
 from simulator.balancer.policy import open_fleet
 from simulator.engine.virtual.model import ADAPTIVE_LIFO, FCFS, LIFO, PRIORITY, Setup
 from simulator.engine.virtual.records import Answer, Faults
@@ -52,6 +53,7 @@ class Logical:
     reason: Reason = Reason.NONE
     done: int = 0
     node: int = -1
+    last: int = -1  # sent to last
     wait: int = 0
     applied: bool = False
     doubt: bool = False
@@ -81,6 +83,7 @@ class Attempt:
 class Node:
     queue: list[Attempt] = field(default_factory=list)
     serving: list[Attempt] = field(default_factory=list)
+    empty: int = 0  # when its queue was last empty, if it is not now
     down: int = 0
     paused: int = 0
     slowness: float = 1.0
@@ -208,9 +211,11 @@ class Reference:
         tx, m = attempt.of, self.m
         b = int(bits(m.which_key, attempt.index) >> np.uint64(32)) * m.balancers >> 32 if m.balancers > 1 else 0
         home = tx.payer // m.units % m.shards % m.nodes
-        node = choose(
-            self.setup.settings, self.fleet, b, self.now, m.balancer_key, attempt.index, np.uint64(tx.payer), home
-        )  # fmt: skip
+        settings = self.setup.settings
+        for index in (attempt.index, attempt.index + (1 << 62)):
+            node = choose(settings, self.fleet, b, self.now, m.balancer_key, index, np.uint64(tx.payer), home)
+            if node < 0 or node != tx.last or Rule(settings.rule) is Rule.AFFINITY:
+                break
         attempt.sent = self.now
         if node < 0:
             self.counts[Count.NO_NODE] += 1
@@ -219,6 +224,7 @@ class Reference:
             return
         note_sent(self.setup.settings, self.fleet, b, node, self.now)
         self.counts[Count.ATTEMPTS] += 1
+        tx.last = int(node)
         attempt.node, attempt.balancer, attempt.where = int(node), b, "to node"
         attempt.awaited = attempt.inside = True
         tx.waiting += 1
@@ -271,7 +277,7 @@ class Reference:
         """The client learns what became of an attempt."""
         tx, m = attempt.of, self.m
         if answer != Answer.NO_NODE:
-            self.forget(attempt, int(answer not in DOUBTFUL | {Answer.DOWN}))
+            self.forget(attempt, int(answer not in DOUBTFUL | {Answer.DOWN, Answer.FULL, Answer.LIMIT}))
         if answer in DOUBTFUL:
             tx.doubt = True
         if tx.settled:
@@ -354,6 +360,7 @@ class Reference:
             self.reply(attempt, Answer.FULL, m.client_ns)
         else:
             attempt.entered, attempt.where = self.now, "queue"
+            node.empty = node.empty if node.queue else self.now
             node.queue.append(attempt)
 
     def serve(self, node: Node, attempt: Attempt) -> None:
@@ -374,7 +381,7 @@ class Reference:
             return min(node.queue, key=lambda a: self.m.classes[a.of.kind])  # min takes the first of equals: the oldest
         if discipline == LIFO:
             return node.queue[-1]
-        if discipline == ADAPTIVE_LIFO and self.now - node.queue[0].entered > self.m.adaptive_ns:
+        if discipline == ADAPTIVE_LIFO and node.empty < self.now - self.m.adaptive_ns:
             return node.queue[-1]
         assert discipline in (FCFS, ADAPTIVE_LIFO)
         return node.queue[0]

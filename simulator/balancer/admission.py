@@ -4,7 +4,8 @@
   ms), one is dropped as it leaves the queue, the next after interval/√2, then /√3 …, until the wait is below the target.
 * controlled delay: Maurer, "Fail at Scale", ACM Queue 13(8), 2015 (Facebook): a request may wait 100 ms; but only 5 ms
   while the queue has not been empty for the last 100 ms.
-* adaptive LIFO: the same article: the newest first while the queue has not been empty for that long, else the oldest.
+* adaptive LIFO: the same article: the newest first while the queue has not been empty for that long, else the oldest. It
+  lets nobody go, so in a scenario it is a discipline: `platform.discipline: adaptive_lifo`.
 * DAGOR: Zhou et al., "Overload Control for Scaling WeChat Microservices", SoCC 2018: a node is overloaded when requests
   waited more than 20 ms on average over a window (1 s or 2,000 requests). Each request has a priority (business, then
   user); a cursor lets in those up to some level. After a window with overload it moves so that 5 % fewer than were taken
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 TARGET_NS, INTERVAL_NS = 5_000_000, 100_000_000
 DAGOR_QUEUEING_NS, DAGOR_WINDOW_NS, DAGOR_WINDOW_REQUESTS = 20_000_000, 1_000_000_000, 2_000
 DAGOR_DOWN, DAGOR_UP = 0.05, 0.01
-LEVELS = 1_024  # of DAGOR's compound priority here: 8 of business × 128 of users, as in the paper
+USERS = 128
+LEVELS = 8 * USERS  # of DAGOR's compound priority here: 8 of business × 128 of users, as in the paper
 
 CODEL = np.dtype(
     [("above_until_ns", "<i8"), ("next_ns", "<i8"), ("drops", "<i8"), ("last_drops", "<i8"), ("dropping", "<i8")]
@@ -85,7 +87,7 @@ def newest_first(now_ns: int, last_empty_ns: int, interval_ns: int) -> bool:
 DAGOR = np.dtype(
     [
         ("level", "<i8"),  # priorities up to this one are let in; 0 is the highest
-        ("arrived", "<i8", (LEVELS,)),  # in this window, by priority
+        ("arrived", "<i4", (LEVELS,)),  # in this window, by priority
         ("requests", "<i8"),  # in this window
         ("taken", "<i8"),  # of these
         ("served", "<i8"),
@@ -122,12 +124,12 @@ def dagor_served(states: NDArray[np.void], row: int, waited_ns: int) -> None:
 
 
 @kernel
-def dagor_window(states: NDArray[np.void], row: int, now_ns: int) -> None:
+def dagor_window(states: NDArray[np.void], row: int, now_ns: int, queueing_ns: int, window_ns: int) -> None:
     """Ends the window if it is over, and moves the level; call it on each arrival, before it is judged."""
     state = states[row]
-    if now_ns - state["since_ns"] < DAGOR_WINDOW_NS and state["requests"] < DAGOR_WINDOW_REQUESTS:
+    if now_ns - state["since_ns"] < window_ns and state["requests"] < DAGOR_WINDOW_REQUESTS:
         return
-    overloaded = state["served"] > 0 and state["waited_ns"] > float(DAGOR_QUEUEING_NS) * state["served"]
+    overloaded = state["served"] > 0 and state["waited_ns"] > float(queueing_ns) * state["served"]
     level = state["level"]
     if overloaded:
         goal = state["taken"] * (1.0 - DAGOR_DOWN)

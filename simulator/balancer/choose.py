@@ -1,10 +1,11 @@
-"""The balancer's five verbs, over `Settings` and `Fleet`: choose, note_sent, note_answered, note_report, sweep.
+"""The balancer's six verbs, over `Settings` and `Fleet`: choose, note_sent, note_answered, note_message, note_report, sweep.
 
 A balancer knows what it sent, what came back, and what nodes tell it; never the nodes themselves. An engine calls
 
 * `choose` once for each attempt, and `note_sent` when the attempt leaves;
 * `note_answered` exactly once for each `note_sent`, also when it timed out or was refused;
-* `note_report` when a report or a probe's reply arrives at this balancer, as late as the network makes it;
+* `note_message` when a probe's reply or an idle message arrives at this balancer, which was meant for it alone;
+* `note_report` when a node's periodic report does, as late as the network makes it;
 * `sweep` when `fleet.next_sweep_ns[b]` has come.
 """
 
@@ -35,7 +36,7 @@ _DISTINCT, _SCAN, _SMOOTH = int(Rule.DISTINCT), int(Rule.SCAN), int(Rule.SMOOTH)
 _DEADLINE, _IDLE, _RING = int(Rule.DEADLINE), int(Rule.IDLE), int(Rule.RING)
 _AFFINITY = int(Rule.AFFINITY)
 _MAGLEV, _PROBES = int(Rule.MAGLEV), int(Rule.PROBES)
-_PEAK_EWMA, _C3 = int(Load.PEAK_EWMA), int(Load.C3)
+_IN_FLIGHT, _PEAK_EWMA, _C3 = int(Load.IN_FLIGHT), int(Load.PEAK_EWMA), int(Load.C3)
 _FIRST_SENT = int(Health.FIRST_SENT)
 _PAIR = 2
 
@@ -55,7 +56,8 @@ def choose_rarely(  # noqa: C901, PLR0911  one branch a rule
         return scan(settings, flight, views, slow, ready, b, now_ns, word, span)
     if rule == _SMOOTH:
         return smooth(settings, views, slow, ready, b, now_ns, span)
-    if rule == _DEADLINE or ((rule == _DRAWS or rule == _ROUND_ROBIN) and (settings.weighted or now_ns < slow[b])):
+    in_turn = rule == _ROUND_ROBIN or (rule == _DRAWS and settings.load == _IN_FLIGHT)
+    if rule == _DEADLINE or (in_turn and (settings.weighted or now_ns < slow[b])):
         return earliest(settings, flight, views, slow, ready, fleet.stale, fleet.deadlines, b, now_ns, key, span)
     if rule == _DRAWS:
         return draws(settings, flight, views, slow, ready, b, now_ns, word, span)
@@ -149,11 +151,10 @@ def note_answered(settings: Settings, fleet: Fleet, b: int, node: int, now_ns: i
 
 
 @kernel
-def note_report(
-    settings: Settings, fleet: Fleet, b: int, node: int, now_ns: int, word: np.uint64,
-    queue: float, latency_ns: float, utilization: float, served_per_s: float, errors_per_s: float,
+def note_message(
+    settings: Settings, fleet: Fleet, b: int, node: int, now_ns: int, word: np.uint64, queue: float, latency_ns: float
 ) -> None:  # fmt: skip
-    """What `node` says of itself arrives at balancer b.
+    """What `node` tells balancer b alone: the reply to its probe (Prequal), or that it is idle (JIQ).
 
     Args:
         settings: the policy.
@@ -161,26 +162,43 @@ def note_report(
         b: which balancer.
         node: who says it.
         now_ns: when it arrives.
-        word: a random word of this report's own, for policies that round at random (Prequal).
-        queue: requests at the node, waiting or in service. 0 is the idle message of JIQ.
-        latency_ns: the node's estimate of its response time at that queue length (Prequal); its service time (C3).
+        word: a random word of this message's own, for what is rounded at random.
+        queue: requests at the node, waiting or in service. Of an idle message 0.
+        latency_ns: the node's estimate of its response time at that queue length.
+    """
+    if settings.rule == _PROBES:
+        take_reply(settings, fleet.probing, b, node, now_ns, queue, latency_ns, fleet.ready.shape[1], word)
+    elif settings.rule == _IDLE and settings.infer_idle == 0 and queue == 0.0:
+        join_idle(fleet.idle, fleet.views, b, node)
+
+
+@kernel
+def note_report(
+    settings: Settings, fleet: Fleet, b: int, node: int, now_ns: int,
+    queue: float, service_ns: float, utilization: float, served_per_s: float, errors_per_s: float,
+) -> None:  # fmt: skip
+    """What `node` says of itself to everybody, now and then, arrives at balancer b.
+
+    Args:
+        settings: the policy.
+        fleet: the state.
+        b: which balancer.
+        node: who says it.
+        now_ns: when it arrives.
+        queue: requests at the node, waiting or in service.
+        service_ns: its mean service time (C3).
         utilization: its busy share, 0 … 1 and above.
-        served_per_s: requests served a second.
+        served_per_s: requests answered a second.
         errors_per_s: of these with an error.
     """
     view = fleet.views[b, node]
-    if settings.rule == _PROBES:
-        take_reply(settings, fleet.probing, b, node, now_ns, queue, latency_ns, fleet.ready.shape[1], word)
-    elif settings.rule == _IDLE:
-        if settings.infer_idle == 0 and queue == 0.0:
-            join_idle(fleet.idle, fleet.views, b, node)
-    elif settings.update_ns > 0:
+    if settings.update_ns > 0:
         note_utilization(settings, fleet.views, b, node, now_ns, utilization, served_per_s, errors_per_s)
         return
-    elif settings.load == _C3:
+    if settings.load == _C3:
         keep = settings.smoothing if view["reported_ns"] >= 0 else 0.0
         view["queue_average"] = keep * view["queue_average"] + (1.0 - keep) * queue
-        view["service_ns"] = keep * view["service_ns"] + (1.0 - keep) * latency_ns
+        view["service_ns"] = keep * view["service_ns"] + (1.0 - keep) * service_ns
     view["queue"] = queue
     view["reported_ns"] = now_ns
 
@@ -193,6 +211,6 @@ def sweep(settings: Settings, fleet: Fleet, b: int, now_ns: int) -> None:
         sweep_outliers(settings, fleet, b, now_ns)
         due[b, 0] += settings.interval_ns * (1 + (now_ns - due[b, 0]) // settings.interval_ns)
     if now_ns >= due[b, 1]:
-        update_weights(settings, fleet.views, fleet.stale, b, now_ns)
+        update_weights(settings, fleet.views, fleet.stale, fleet.deadlines, b, now_ns)
         due[b, 1] += settings.update_ns * (1 + (now_ns - due[b, 1]) // settings.update_ns)
     fleet.next_sweep_ns[b] = min(due[b, 0], due[b, 1], NEVER_NS)

@@ -23,15 +23,27 @@ from typing import TYPE_CHECKING
 
 from simulator.balancer.fleet import Health, Rule, note_event, swap
 from simulator.balancer.idle import join_idle
-from simulator.kernel import int64, kernel
+from simulator.kernel import inlined, int64, kernel
+from simulator.transaction import Reason, Status
 
 if TYPE_CHECKING:
     from simulator.balancer.fleet import Fleet, Settings
 
+_OK, _REJECTED = int(Status.OK), int(Status.REJECTED)
+BAD_REFUSALS = (int(Reason.OVERFLOW), int(Reason.LIMIT), int(Reason.NODE_DOWN))  # no room, or nobody there
 _IN_A_ROW, _BY_RATE = int(Health.EJECTED_IN_A_ROW), int(Health.EJECTED_BY_RATE)
 _READMITTED = int(Health.READMITTED)
 _PANIC_BEGAN, _PANIC_ENDED = int(Health.PANIC_BEGAN), int(Health.PANIC_ENDED)
 _IDLE = int(Rule.IDLE)
+
+
+@inlined
+def is_bad(status: int, reason: int) -> bool:
+    """Whether an answer speaks against the node that gave it: an error, a time-out, or a no for want of room.
+
+    On both clocks. A refusal of business (no funds) is a good answer, as a 4xx is for Envoy and a full queue's 503 is not.
+    """
+    return not (status == _OK or (status == _REJECTED and reason not in BAD_REFUSALS))
 
 
 @kernel

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from simulator.balancer.fleet import Settings
+    from simulator.balancer.fleet import Deadlines, Settings
 
 _LEAST = 2
 
@@ -48,8 +48,10 @@ def _usable(settings: Settings, view: np.void, now_ns: int) -> bool:
 
 
 @kernel
-def update_weights(settings: Settings, views: NDArray[np.void], stale: NDArray[np.int64], b: int, now_ns: int) -> None:
-    """Takes over the weights as reported so far."""
+def update_weights(
+    settings: Settings, views: NDArray[np.void], stale: NDArray[np.int64], edf: Deadlines, b: int, now_ns: int
+) -> None:  # fmt: skip
+    """Takes over the weights as reported so far. Who has waited for half a turn has waited for half a turn of the new weight."""
     total = 0.0
     usable = 0
     for node in range(views.shape[1]):
@@ -57,10 +59,11 @@ def update_weights(settings: Settings, views: NDArray[np.void], stale: NDArray[n
             total += views[b, node]["offered_weight"]
             usable += 1
     for node in range(views.shape[1]):
-        if usable < _LEAST:
-            views[b, node]["weight"] = 1.0
-        elif _usable(settings, views[b, node], now_ns):
-            views[b, node]["weight"] = views[b, node]["offered_weight"] * usable / total
-        else:
-            views[b, node]["weight"] = 1.0
+        before = views[b, node]["weight"]
+        weight = 1.0
+        if usable >= _LEAST and _usable(settings, views[b, node], now_ns):
+            weight = views[b, node]["offered_weight"] * usable / total
+        views[b, node]["weight"] = weight
+        if edf.size[b] > 0 and edf.deadline[b, node] > edf.clock[b]:
+            edf.deadline[b, node] = edf.clock[b] + (edf.deadline[b, node] - edf.clock[b]) * before / weight
     stale[b] = 1

@@ -27,7 +27,7 @@ from simulator.balancer.fleet import (
     shuffle,
 )
 from simulator.balancer.hashing import build_ring
-from simulator.seeds import Stream, stream_key
+from simulator.seeds import Stream, bits, stream_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,9 +99,9 @@ def settings_from(balancer: Balancer, *, weights: Sequence[float] = (), virtual:
     """The settings of a scenario's balancer.
 
     `weights`, of the platform, count where the balancer has none of its own. With `virtual` nodes can tell when they are
-    idle, where there are several balancers or reports.
+    idle, where there are several balancers.
     """
-    told = virtual and (balancer.balancers > 1 or balancer.report is not None)
+    told = virtual and balancer.balancers > 1
     ejection, slow = balancer.outlier_ejection, balancer.slow_start
     changes: dict[str, float] = {
         "tau_ns": balancer.ewma.decay, "start_ns": balancer.ewma.start,
@@ -178,6 +178,8 @@ def open_fleet(
     place = ready.copy()
     if settings.aperture_ns > 0:
         shuffle(ready, place, stream_key(seed, Stream.APERTURE))
+    start = stream_key(seed, Stream.CURSOR)
+    cursor = np.array([int(bits(start, b)) % n for b in range(k)], np.int64)
     can_differ = settings.weighted or settings.slow_ns > 0 or settings.update_ns > 0
     by_deadline = rule is Rule.DEADLINE or (can_differ and rule in (Rule.DRAWS, Rule.ROUND_ROBIN))
     heaps = (k, n) if by_deadline else (1, 1)
@@ -192,7 +194,7 @@ def open_fleet(
         in_flight=np.zeros((k, n), np.int64) if in_flight is None else in_flight,
         total=np.zeros(k, np.int64) if in_flight is None else in_flight.sum(axis=1),
         weight=weight, ready=ready, place=place,
-        ready_count=np.full(k, n, np.int64), span=np.full(k, n, np.int64), cursor=np.zeros(k, np.int64), views=views,
+        ready_count=np.full(k, n, np.int64), span=np.full(k, n, np.int64), cursor=cursor, views=views,
         stale=np.ones(k, np.int64), panicking=np.zeros(k, np.int64), slow_until_ns=np.full(k, -NEVER_NS, np.int64),
         next_sweep_ns=due_ns.min(axis=1), due_ns=due_ns,
         width=np.full(k, 1 if settings.aperture_ns > 0 else n, np.int64), smooth=np.zeros((k, 2)),

@@ -103,18 +103,22 @@ def earliest(
     settings: Settings, in_flight: NDArray[np.int64], views: NDArray[np.void], slow_until_ns: NDArray[np.int64],
     ready: NDArray[np.int32], stale: NDArray[np.int64], edf: Deadlines, b: int, now_ns: int, key: np.uint64, places: int,
 ) -> int:  # fmt: skip
-    """The node whose turn it is; the heap is built again when who is available has changed."""
+    """The node whose turn it is; the heap is built again when who is available or a weight has changed.
+
+    Then everybody keeps the deadline it has: with new ones at each change, those that come late would never have a turn.
+    """
     if stale[b] != 0:
+        first = edf.size[b] == 0
         stale[b] = 0
-        edf.clock[b] = 0.0
-        edf.turns[b] = 0
         edf.size[b] = 0
         for at in range(places):
             node = int64(ready[b, at])
-            phase = uniform(key + np.uint64(b), node)
-            edf.deadline[b, node] = phase / _worth(settings, in_flight, views, slow_until_ns, b, node, now_ns)
-            edf.turn[b, node] = edf.turns[b]
-            edf.turns[b] += 1
+            if first or edf.deadline[b, node] < edf.clock[b]:  # it was out, and begins anew
+                phase = uniform(key + np.uint64(b), node)
+                worth = _worth(settings, in_flight, views, slow_until_ns, b, node, now_ns)
+                edf.deadline[b, node] = edf.clock[b] + phase / worth
+                edf.turn[b, node] = edf.turns[b]
+                edf.turns[b] += 1
             edf.heap[b, at] = node
             edf.size[b] += 1
             _rise(edf, b, at)

@@ -38,6 +38,8 @@ _CLIENT = {
     "given_up_for_room": Count.NO_ROOM,
     "late_answers": Count.LATE_ANSWERS,
     "queue_full": Count.QUEUE_FULL,
+    "over_concurrency": Count.CONCURRENCY,
+    "not_admitted": Count.ADMISSION,
     "no_node": Count.NO_NODE,
     "node_down": Count.NODE_DOWN,
     "connection_reset": Count.RESET,

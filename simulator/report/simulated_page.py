@@ -25,6 +25,8 @@ _CLIENT: tuple[tuple[str, str, str], ...] = (
     ("served_for_nobody", "served for nobody", "a node's work for a client that had gone"),
     ("cancelled", "cancelled", "dropped before service, its client gone"),
     ("queue_full", "refused: queue full", "the node's queue had no room"),
+    ("over_concurrency", "refused: concurrency", "the node held as much as its adaptive limit allows"),
+    ("not_admitted", "refused: admission", "the node's admission control turned it away"),
     ("no_node", "refused: no node", "the balancer had none that may take it"),
     ("node_down", "node down", "found its node dead"),
     ("connection_reset", "reset", "its node died with it"),

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 MOST_BALANCERS = 1_024
 MOST_VIEWS = 2_000_000  # balancers × nodes: 160 bytes each
+MOST_REPORTS = 2_000_000  # under way at once: 56 bytes each
+MOST_ENTRIES = 50_000_000  # of Maglev's tables, all balancers together: 4 bytes each
 RING_MOST = 8 << 20  # points; Envoy's maximum_ring_size
+_VIEW_BYTES = 160 + 24  # a VIEW, who is available, requests in flight; a place in the heap of turns
+_PROBE_BYTES, _ENTRY_BYTES, _POINT_BYTES, _REPORT_BYTES = 40, 4, 12, 56
 _TABLE_MOST = 5_000_011  # Envoy's limit of Maglev's table
 
 PolicyName = Literal[
@@ -24,6 +28,7 @@ PolicyName = Literal[
 
 _COMPARES_LOADS = ("p2c", "p2c_distinct", "jsq", "peak_ewma", "aperture", "c3")
 _PASSES_OVER_WEIGHTS = ("random", "jiq", "prequal", "orca", "affinity")
+_HAS_NO_RAMP = ("random", "jiq", "prequal", "affinity", "ring_hash", "maglev", "bounded_load")
 _VIRTUAL_ONLY = {
     "prequal": "probes that nodes answer",
     "orca": "reports of the nodes' utilization",
@@ -36,8 +41,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Report(Model):
     """What nodes tell the balancers of themselves, and how stale it is when it arrives. Virtual clock only."""
 
-    every: PositiveNs = Field(default=100_000_000, description="Between two reports of a node.")
-    delay: NonNegativeNs = Field(default=1_000_000, description="From a node to a balancer.")
+    every: Annotated[DurationNs, between(1_000_000, LONGEST_NS)] = Field(
+        default=100_000_000,
+        description="Between two reports of a node, at least 1ms; each node at a moment of its own.",
+    )
+    delay: NonNegativeNs = Field(default=1_000_000, description="From a node to a balancer; the same for all.")
+
+    def kept(self, nodes: int) -> int:
+        """How many reports of so many nodes may be under way at once."""
+        return (self.delay // self.every + 2) * nodes
 
 
 class PeakEwma(Model):
@@ -201,11 +213,24 @@ class Balancer(Model):
             yield (("load",), f"{self.policy} compares no loads; {', '.join(_COMPARES_LOADS)} do")
         if self.weights and self.policy in _PASSES_OVER_WEIGHTS:
             yield (("weights",), f"{self.policy} passes over weights; weighted_round_robin or p2c heed them")
-        if self.slow_start is not None and self.outlier_ejection is None:
+        if self.slow_start is not None and self.policy in _HAS_NO_RAMP:
+            yield (("slow_start",), f"{self.policy} gives no node a part of its share; round_robin or p2c do")
+        elif self.slow_start is not None and self.outlier_ejection is None:
             yield (("slow_start",), "no node ever comes back without outlier_ejection; write outlier_ejection: {}")
 
-    def problems_on(self, clock: str, nodes: int | None) -> Iterable[Problem]:
-        """What is wrong with it on a clock and for so many nodes (None: unknown); places are below `balancer`."""
+    def memory_bytes(self, nodes: int) -> int:
+        """What the balancers before so many nodes keep: their views, tables and pools, and reports under way."""
+        total = _VIEW_BYTES * self.balancers * nodes + _PROBE_BYTES * self.balancers * self.probes.pool
+        if self.policy == "maglev":
+            total += _ENTRY_BYTES * self.balancers * self.hash.table
+        if self.policy in ("ring_hash", "bounded_load"):
+            total += _POINT_BYTES * max(self.hash.ring, nodes)
+        if self.report is not None:
+            total += _REPORT_BYTES * self.report.kept(nodes)
+        return total
+
+    def problems_on(self, clock: str, nodes: int | None, units: int = 1) -> Iterable[Problem]:
+        """What is wrong with it on a clock and for so many nodes a unit (None: unknown); places are below `balancer`."""
         virtual = clock == "virtual"
         needs = _VIRTUAL_ONLY.get(self.policy) or _VIRTUAL_ONLY.get(self.load or "")
         if self.load == "reported":
@@ -225,10 +250,22 @@ class Balancer(Model):
             yield ("report",), "nodes report nothing on the wall clock; write clock: virtual, or leave it out"
         if nodes is None:
             return
-        if self.weights and len(self.weights) != nodes:
-            yield ("weights",), f"{len(self.weights)} weights for {nodes} nodes; write one for each"
+        if self.weights and len(self.weights) != nodes * units:
+            yield ("weights",), f"{len(self.weights)} weights for {nodes * units} nodes; write one for each"
+        yield from self._size_problems(nodes)
+        if self.policy == "maglev" and self.hash.table < nodes:
+            yield ("hash", "table"), f"{self.hash.table} entries are too few for {nodes} nodes; 100 a node are usual"
+
+    def _size_problems(self, nodes: int) -> Iterable[Problem]:
+        kept = self.report.kept(nodes) if self.report is not None else 0
+        if kept > MOST_REPORTS:
+            message = (
+                f"{kept:,} reports of {nodes} nodes would be under way at once, and there are at most {MOST_REPORTS:,}"
+            )
+            yield ("report",), f"{message}; write a longer every or a shorter delay"
+        if self.policy == "maglev" and self.balancers * self.hash.table > MOST_ENTRIES:
+            message = f"{self.balancers} tables of {self.hash.table} entries are more than {MOST_ENTRIES:,}"
+            yield ("hash", "table"), f"{message}; write a smaller table or fewer balancers"
         if self.balancers * nodes > MOST_VIEWS:
             most = max(MOST_VIEWS // nodes, 1)
             yield ("balancers",), f"{self.balancers} balancers over {nodes} nodes are too many; write at most {most}"
-        if self.policy == "maglev" and self.hash.table < nodes:
-            yield ("hash", "table"), f"{self.hash.table} entries are too few for {nodes} nodes; 100 a node are usual"

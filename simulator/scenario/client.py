@@ -16,17 +16,42 @@ MOST_ATTEMPTS = 16  # of one transaction, retries and hedges included: each has 
 
 
 class Budget(Model):
-    """How many retries (or hedges) there may be: a share of the transactions, and a few a second in any case."""
+    """How many retries (or hedges) there may be."""
 
+    kind: Literal["tokens", "active"] = Field(
+        default="tokens",
+        description=(
+            "tokens: earned by transactions, saved up and spent (Finagle) · active: a share of what is in flight (Envoy)."
+        ),
+    )
     ratio: Annotated[float, Field(ge=0, le=10)] = Field(
-        default=0.2, description="Retries earned by each transaction; 0.2 as in Finagle's RetryBudget."
+        default=0.2, description="tokens: retries earned by each transaction; 0.2 as in Finagle's RetryBudget."
     )
     min_per_s: Annotated[float, Field(ge=0, le=10_000_000)] = Field(
-        default=10.0, description="Retries a second that are there in any case; 10 as in Finagle's RetryBudget."
+        default=10.0, description="tokens: retries a second that are there in any case; 10 as in Finagle's RetryBudget."
     )
     ttl: Annotated[DurationNs, between(1_000_000, LONGEST_NS)] = Field(
-        default=10_000_000_000, description="How much is saved up at most: what was earned in this time; Finagle's 10s."
+        default=10_000_000_000,
+        description="tokens: how much is saved up at most: what was earned in this time; Finagle's 10s.",
     )
+    share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.2, description="active: of the attempts in flight may be retries; 0.2 as Envoy's budget_percent."
+    )
+    least: Annotated[int, Field(ge=0, le=4_194_304)] = Field(
+        default=3, description="active: retries at once that may be in any case; 3 as Envoy's min_retry_concurrency."
+    )
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        foreign = ("share", "least") if self.kind == "tokens" else ("ratio", "min_per_s", "ttl")
+        other = "active" if self.kind == "tokens" else "tokens"
+        fields = type(self).model_fields
+        refuse(
+            ((name,), f"is of the other kind of budget; write kind: {other}, or leave it out")
+            for name in foreign
+            if getattr(self, name) != fields[name].default
+        )
+        return self
 
 
 class Retries(Model):

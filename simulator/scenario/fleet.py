@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from simulator.scenario.base import Model, PositiveNs, Problem, refuse
+from simulator.scenario.guards import Admission, Concurrency  # noqa: TC001  pydantic reads the annotations
 from simulator.scenario.service import Latency, ServiceTime
 from simulator.scenario.units import NS_PER_S, format_duration
 
@@ -90,17 +91,23 @@ class Platform(Model):
     discipline: Literal["fcfs", "lifo", "adaptive_lifo", "priority"] = Field(
         default="fcfs",
         description=(
-            "Who is served next · fcfs: the oldest · lifo: the newest · adaptive_lifo: the newest while the oldest has "
-            "waited too long · priority: by kind, the oldest first within one."
+            "Who is served next · fcfs: the oldest · lifo: the newest · adaptive_lifo: the newest while the queue has "
+            "not been empty for a while · priority: by kind, the oldest first within one."
         ),
     )
     adaptive_after: PositiveNs = Field(
-        default=100_000_000, description="adaptive_lifo: newest first once the oldest has waited this long."
+        default=100_000_000, description="adaptive_lifo: newest first once the queue has not been empty for this long."
     )
     priority: tuple[KindName, ...] = Field(
         strict=False,
         default=("void", "post", "authorize", "payment", "refund"),
         description="priority: the kinds from first to last served; those left out come last, alike.",
+    )
+    concurrency: Concurrency | None = Field(
+        default=None, description="An adaptive limit on what a node holds at once; {} for Gradient2, left out: off."
+    )
+    admission: Admission | None = Field(
+        default=None, description="Whom a node turns away when overloaded; {} for CoDel, left out: off."
     )
     network: Network = Field(default=Network(), description="Latencies between client, node and shard.")
     shards: Shards = Field(default=Shards(), description="The stage of the ledger.")

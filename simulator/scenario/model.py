@@ -253,7 +253,8 @@ class Scenario(Model):
             nodes: int | None = self.fleet.nodes // self.fleet.units
         else:
             nodes = embedded.nodes if embedded is not None else None
-        for place, message in self.balancer.problems_on(self.clock, nodes):
+        units = self.fleet.units if self.clock == "virtual" else 1
+        for place, message in self.balancer.problems_on(self.clock, nodes, units):
             yield ("balancer", *place), message
 
     def _fault_problems(self) -> Iterable[Problem]:

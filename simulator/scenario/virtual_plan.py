@@ -19,6 +19,7 @@ _COUNT_BYTES = 8
 _NODE_COUNTS = 4  # of each node in each window: sent, busy, waiting, and once more in the merged tallies
 _SHARD_COUNTS = 2
 _HISTOGRAM_BYTES = 60_000_000  # of windows and kinds, those that are dense and those that are not
+_DAGOR_BYTES = 4_200  # of a node: how many came of each priority
 _FAST_PER_S = 10_000_000.0  # one stage without feedback, on one core
 _GENERAL_PER_S = 3_000_000.0  # nodes, shards, time-outs and retries, on one core
 _START_S = 3.0
@@ -38,13 +39,18 @@ def memory_bytes(scenario: Scenario) -> int:
     tallies = _WINDOWS * _COUNT_BYTES * (_NODE_COUNTS * fleet.nodes + _SHARD_COUNTS * fleet.shards.count)
     # A unit has rows for as many in flight as the scenario says, as the units are simulated apart.
     running = processes(scenario)
-    return (running + 1) * _PROCESS_BYTES + running * (rows * _ROW_BYTES + _HISTOGRAM_BYTES) + tallies
+    nodes = fleet.nodes // fleet.units
+    known = scenario.balancer.memory_bytes(nodes)
+    if fleet.admission is not None and fleet.admission.rule == "dagor":
+        known += nodes * _DAGOR_BYTES
+    return (running + 1) * _PROCESS_BYTES + running * (rows * _ROW_BYTES + _HISTOGRAM_BYTES + known) + tallies
 
 
 def run_s(scenario: Scenario, transactions: float) -> float:
     """Real time, start and report included."""
     fleet, client = scenario.fleet, scenario.client
     single = fleet.shards.service is None and fleet.shards.commit is None and fleet.dependency is None
+    single = single and fleet.admission is None and fleet.concurrency is None
     alone = client.timeout is None and client.deadline is None and client.retries is None and client.hedge is None
     per_s = _FAST_PER_S if single and alone and not scenario.faults else _GENERAL_PER_S
     return _START_S + transactions / per_s / processes(scenario) + _REPORT_S

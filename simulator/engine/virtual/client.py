@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simulator.balancer.budget import may_retry
 from simulator.engine.virtual.records import Answer
 from simulator.kernel import inlined, int64, kernel
 from simulator.seeds import uniform
@@ -21,7 +22,7 @@ RETRY, HEDGE = 0, 1  # rows of the budgets
 _RATIO, _RESERVE, _SLOT_NS, _NOW, _FIRST = range(5)
 _SLOTS = 10  # as Finagle's windowed adder has
 BUDGET_COLUMNS = _FIRST + _SLOTS
-_UNLIMITED = -1.0
+_UNLIMITED, _OF_ACTIVE = -1.0, -2.0  # instead of a ratio; the second: _RESERVE is the least, _SLOT_NS the share
 
 NO_JITTER, FULL_JITTER, EQUAL_JITTER = 0, 1, 2
 JITTERS = {"none": NO_JITTER, "full": FULL_JITTER, "equal": EQUAL_JITTER}
@@ -42,6 +43,13 @@ def open_budgets(client: Client) -> NDArray[np.float64]:
         budget: Budget | None = behaviour.budget if behaviour is not None else None
         if budget is None:
             budgets[row, _RATIO] = _UNLIMITED
+            continue
+        if budget.kind == "active":
+            budgets[row, _RATIO], budgets[row, _RESERVE], budgets[row, _SLOT_NS] = (
+                _OF_ACTIVE,
+                budget.least,
+                budget.share,
+            )
             continue
         budgets[row, _RATIO] = budget.ratio
         budgets[row, _RESERVE] = budget.min_per_s * budget.ttl / 1e9
@@ -74,15 +82,19 @@ def deposit(budgets: NDArray[np.float64], row: int, now_ns: int) -> None:
 
 
 @kernel
-def withdraw(budgets: NDArray[np.float64], row: int, now_ns: int) -> bool:
+def withdraw(budgets: NDArray[np.float64], row: int, now_ns: int, active: int, using: int) -> bool:
     """Takes one retry out of the budget; False: it is spent.
 
-    As Finagle's `RetryBudget` (finagle-core, service/RetryBudget.scala, a leaky token bucket): what was deposited in
-    the last `ttl`, less what was withdrawn in it, and min_per_s × ttl in reserve. Both expire slot by slot, a tenth of the
-    ttl each.
+    * `kind: active`, as Envoy's `retry_budget`: while `active` attempts await their answer, `using` of them (those in their
+      backoff included) are retries; see `simulator.balancer.budget`.
+    * `kind: tokens`, as Finagle's `RetryBudget` (finagle-core, service/RetryBudget.scala, a leaky token bucket): what was
+      deposited in the last `ttl`, less what was withdrawn in it, and min_per_s × ttl in reserve. Both expire slot by slot, a
+      tenth of the ttl each.
     """
     if budgets[row, _RATIO] == _UNLIMITED:
         return True
+    if budgets[row, _RATIO] == _OF_ACTIVE:
+        return may_retry(active, using, budgets[row, _SLOT_NS], int64(budgets[row, _RESERVE]))
     column = _advance(budgets, row, now_ns)
     left = budgets[row, _RESERVE]
     for slot in range(_SLOTS):

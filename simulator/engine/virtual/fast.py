@@ -121,7 +121,7 @@ def suits(setup: Setup) -> bool:
         and not (model.timeout_ns or model.deadline_ns or model.retries or model.hedges)
         and settings.load == Load.IN_FLIGHT and settings.rule in _PLAIN_RULES
         and not (settings.weighted or settings.slow_ns or settings.update_ns or settings.aperture_ns)
-        and not (settings.outlier or model.talks)
+        and not (settings.outlier or model.talks or setup.guards.on)
     )  # fmt: skip
 
 

@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.balancer.choose import choose, note_answered, note_report, note_sent, sweep
+from simulator.balancer.admission import newest_first
+from simulator.balancer.choose import choose, note_answered, note_message, note_report, note_sent, sweep
 from simulator.balancer.fleet import Rule
+from simulator.balancer.health import BAD_REFUSALS
 from simulator.balancer.probes import probe_target, probes_due
 from simulator.engine.virtual import calendar as cal
 from simulator.engine.virtual.client import DOUBTFUL, HEDGE, RETRY, backoff_ns, deposit, withdraw
+from simulator.engine.virtual.guards import LET_IN, OVER_LIMIT, drops, forget, lets_in, served
 from simulator.engine.virtual.model import (
     ADAPTIVE_LIFO,
     CALL_TIMES,
@@ -39,13 +42,28 @@ from simulator.engine.virtual.model import (
 from simulator.engine.virtual.records import (
     APPLIED,
     DOUBT,
+    FIRST,
+    HEDGED,
     IN_DOUBT,
     NEVER_NS,
     NONE,
+    RETRIED,
     SETTLED,
     Answer,
     Faults,
     Stage,
+)
+from simulator.engine.virtual.reports import (
+    BUSY,
+    ERRORS,
+    HEAD,
+    HELD,
+    NEXT_NS,
+    SERVED,
+    SERVICE,
+    TURN,
+    report,
+    take_report,
 )
 from simulator.engine.virtual.service import draw_ns
 from simulator.engine.virtual.tally import LEVELS, Count, Station, arrive, coarse_index, leave
@@ -59,20 +77,20 @@ if TYPE_CHECKING:
 
     from simulator.balancer.fleet import Fleet, Settings
     from simulator.engine.virtual.calendar import Calendar
+    from simulator.engine.virtual.guards import Guards
     from simulator.engine.virtual.model import Model
     from simulator.engine.virtual.records import Pool
+    from simulator.engine.virtual.reports import Reports
     from simulator.engine.virtual.tally import Virtual
 
 # Scalars of the engine's state.
 NOW, SEQ, WINDOW, FAULT_AT, CALLS, OUT, STRUCK, TOLD, NEED, ENDED = range(10)
 LATE_HEAD, LATE_TAIL, DUE_HEAD, DUE_TAIL, HEDGE_HEAD, HEDGE_TAIL = range(10, 16)
 LINES = 16  # four times head and tail
-SWEEP_NS, TICK_NS, SHOT_AT, SHOTS, MAIL_AT, MAIL_COUNT = 24, 25, 26, 27, 28, 30  # the last two: of each direction
-SCALARS = 32
+SWEEP_NS, MAIL_AT, MAIL_COUNT = 24, 28, 30  # the last two: of each direction
+ACTIVE = 32  # attempts awaited; ACTIVE + RETRIED, ACTIVE + HEDGED: of these, or in their backoff
+SCALARS = 36
 
-SERVICE, SERVED, BUSY, BUSY_THEN = range(
-    4
-)  # what a node knows of itself: mean service (ns), since the last report, ∫ busy dt
 TO_ASK, TO_TELL = 0, 1  # directions of mail
 
 TO_NODE, TO_SHARD, NEAR, FAR = 0, 1, 2, 3  # lines; NEAR: back from a node, FAR: back from a shard
@@ -87,12 +105,12 @@ _CALLED, _HUNG, _REPLY = int(Stage.CALLED), int(Stage.HUNG), int(Stage.REPLY)
 _DONE, _FULL, _LIMIT, _DOWN = int(Answer.OK), int(Answer.FULL), int(Answer.LIMIT), int(Answer.DOWN)
 _RESET, _BROKEN, _NO_NODE, _LATE = int(Answer.RESET), int(Answer.BROKEN), int(Answer.NO_NODE), int(Answer.LATE)
 _DOUBTFUL = sum(1 << int(answer) for answer in DOUBTFUL)
-_BAD = _DOUBTFUL | (1 << _DOWN)  # what speaks against the node
 # The reason of each answer, by Answer.
 _REASONS = (
     int(Reason.NONE), int(Reason.OVERFLOW), int(Reason.LIMIT), int(Reason.NODE_DOWN), int(Reason.NODE_DOWN),
     int(Reason.DEPENDENCY), int(Reason.CIRCUIT), int(Reason.TIMEOUT),
 )  # fmt: skip
+BAD = _DOUBTFUL | sum(1 << answer for answer, reason in enumerate(_REASONS) if reason in BAD_REFUSALS)
 _DIES, _RETURNS, _SLOWS, _RECOVERS = int(Faults.DIES), int(Faults.RETURNS), int(Faults.SLOWS), int(Faults.RECOVERS)
 _PAUSES, _RESUMES, _DEPENDENCY_OUT = int(Faults.PAUSES), int(Faults.RESUMES), int(Faults.DEPENDENCY_OUT)
 _NODES, _SHARDS, _DEPENDENCY, _CLIENT = (int(station) for station in Station)
@@ -101,9 +119,16 @@ _NODES, _SHARDS, _DEPENDENCY, _CLIENT = (int(station) for station in Station)
     _CANCELLED, _REPEATED, _APPLIED_COUNT, _ACKNOWLEDGED, _ACK_NOT_APPLIED, _UNKNOWN_APPLIED, _REFUSED_APPLIED, _CALLS,
     _CALL_LIMIT, _CALL_ERRORS, _CALLS_HUNG, _QUEUE_FULL, _NO_NODES, _NODE_DOWN, _RESETS, _NO_ROOM, _INSIDE_MAX, _LEFT, _OFFERED,
     _SETTLED_COUNT, _REGRET, _PICKS, _ADMISSION, _ATTEMPTS_ENDED, _MAIL, _MAIL_LOST, _REPORTS,
+    _CONCURRENCY,
 ) = (int(count) for count in Count)  # fmt: skip
 
 _IDLE, _PROBES = int(Rule.IDLE), int(Rule.PROBES)
+# Rules that may as well pick another node; the others are bound to it by a key, or use up what they know with each pick.
+_REDRAWN = tuple(
+    int(rule)
+    for rule in (Rule.RANDOM, Rule.ROUND_ROBIN, Rule.DRAWS, Rule.DISTINCT, Rule.SCAN, Rule.SMOOTH, Rule.DEADLINE)
+)
+_AGAIN = 1 << 62  # beyond all indices of attempts
 _LEARN = 0.1  # weight of the newest service in a node's mean
 
 # What an event is, once it is known where it comes from.
@@ -272,6 +297,9 @@ def _stop_awaiting(
     row = attempts[a]["live"]
     pool.live[row]["waiting"] -= 1
     pool.live[row]["out"] -= 1
+    ctl[ACTIVE] -= 1
+    if attempts[a]["origin"] != FIRST:
+        ctl[ACTIVE + attempts[a]["origin"]] -= 1
     node = int64(attempts[a]["node"])
     b = int64(attempts[a]["balancer"])
     nodes[node]["flight"] -= 1
@@ -304,8 +332,9 @@ def _enqueue(
 
 @fused
 def _dequeue(
-    model: Model, attempts: NDArray[np.void], nodes: NDArray[np.void], classes: NDArray[np.int32], n: int, now: int
-) -> int:
+    model: Model, attempts: NDArray[np.void], nodes: NDArray[np.void], classes: NDArray[np.int32], n: int, now: int,
+    empty_ns: NDArray[np.int64],
+) -> int:  # fmt: skip
     """Takes the attempt that is served next out of a node's queue, which is not empty."""
     if model.discipline == PRIORITY:
         level = 0
@@ -315,10 +344,9 @@ def _dequeue(
         classes[n, level, 0] = attempts[a]["next"]
         return a
     oldest = int64(nodes[n]["head"])
-    newest_first = model.discipline == LIFO or (
-        model.discipline == ADAPTIVE_LIFO and now - attempts[oldest]["entered_ns"] > model.adaptive_ns
-    )
-    if newest_first:
+    if model.discipline == LIFO or (
+        model.discipline == ADAPTIVE_LIFO and newest_first(now, empty_ns[n], model.adaptive_ns)
+    ):
         a = int64(nodes[n]["tail"])
         before = int64(attempts[a]["seq"])
         nodes[n]["tail"] = before
@@ -427,6 +455,7 @@ def _new_attempt(pool: Pool, row: int) -> int:
     pool.attempts[a]["awaited"] = 0
     pool.attempts[a]["inside"] = 0
     pool.attempts[a]["doomed"] = 0
+    pool.attempts[a]["origin"] = FIRST
     pool.live[row]["made"] += 1
     pool.live[row]["attempts"] += 1
     return a
@@ -438,6 +467,13 @@ def _answer(attempts: NDArray[np.void], ctl: NDArray[np.int64], a: int, answer: 
     attempts[a]["stage"] = _REPLY
     attempts[a]["status"] = answer
     _line(attempts, ctl, NEAR, a, time_ns)
+
+
+@inlined
+def _refused(known: NDArray[np.float64], n: int) -> None:
+    """A node has said no: an answer, and an error, of which its next report tells."""
+    known[n, SERVED] += 1.0
+    known[n, ERRORS] += 1.0
 
 
 @kernel
@@ -578,7 +614,7 @@ def _post(
 
 @kernel
 def _next_mail(
-    model: Model, ctl: NDArray[np.int64], mail: NDArray[np.void], shots: NDArray[np.float64]
+    model: Model, ctl: NDArray[np.int64], mail: NDArray[np.void], reports: Reports
 ) -> tuple[int, int]:  # fmt: skip
     """When the next mail or report arrives or is due, and which event that is."""
     time_ns = int64(NEVER_NS)
@@ -588,13 +624,13 @@ def _next_mail(
             time_ns = int64(mail[way, ctl[MAIL_AT + way]]["time_ns"])
             event = _ASKED + way
     if model.report_ns > 0:
-        if ctl[SHOTS] > 0:
-            arrives = int64(shots[ctl[SHOT_AT], 0, 0])
+        if reports.at[HELD] > 0:
+            arrives = int64(reports.ring[reports.at[HEAD]]["arrives_ns"])
             if arrives <= time_ns:
                 time_ns = arrives
                 event = _SHOT
-        if ctl[TICK_NS] < time_ns:
-            time_ns = int64(ctl[TICK_NS])
+        if reports.at[NEXT_NS] < time_ns:
+            time_ns = int64(reports.at[NEXT_NS])
             event = _TICK
     return time_ns, event
 
@@ -602,9 +638,9 @@ def _next_mail(
 @kernel
 def _deliver(
     model: Model, nodes: NDArray[np.void], down: NDArray[np.int64], known: NDArray[np.float64], ctl: NDArray[np.int64],
-    settings: Settings, fleet: Fleet, virtual: Virtual, mail: NDArray[np.void], shots: NDArray[np.float64], event: int,
+    settings: Settings, fleet: Fleet, virtual: Virtual, mail: NDArray[np.void], reports: Reports, event: int,
 ) -> None:  # fmt: skip
-    """A probe reaches its node, an answer its balancer; or all nodes report, or what they reported reaches all balancers."""
+    """A probe reaches its node, an answer its balancer; or a node reports, or what it reported reaches all balancers."""
     now = ctl[NOW]
     counts = virtual.counts
     if event == _ASKED or event == _HEARD:
@@ -626,38 +662,26 @@ def _deliver(
             _post(ctl, mail, counts, TO_TELL, now + model.client_ns, b, n, queue, latency_ns, number)
         else:
             word = mix(bits(model.mail_key, number) + np.uint64(n))
-            note_report(settings, fleet, b, n, now, word, queue, latency_ns, 0.0, 0.0, 0.0)
+            note_message(settings, fleet, b, n, now, word, queue, latency_ns)
             ctl[SWEEP_NS] = min(ctl[SWEEP_NS], fleet.next_sweep_ns[b])
         return
     if event == _TICK:
-        ctl[TICK_NS] = now + model.report_ns
-        shot = (ctl[SHOT_AT] + ctl[SHOTS]) % shots.shape[0]
-        ctl[SHOTS] += 1
-        shots[shot, 0, 0] = now + model.delay_ns
-        for n in range(nodes.shape[0]):
-            _area(nodes, n, now)
-            busy = known[n, BUSY] + nodes[n]["busy_area"]
-            # Who is dead or stands still says nothing; −1 marks that.
-            silent = down[n] > 0 or nodes[n]["paused_ns"] > now
-            shots[shot, n + 1, 0] = -1.0 if silent else float(nodes[n]["working"] + nodes[n]["waiting"])
-            shots[shot, n + 1, 1] = known[n, SERVICE]
-            shots[shot, n + 1, 2] = (busy - known[n, BUSY_THEN]) / (model.report_ns * model.workers)
-            shots[shot, n + 1, 3] = known[n, SERVED] * 1e9 / model.report_ns
-            known[n, BUSY_THEN] = busy
-            known[n, SERVED] = 0.0
+        n = int64(reports.order[reports.at[TURN]])
+        _area(nodes, n, now)
+        report(
+            reports, known, now, model.report_ns, model.delay_ns, model.workers,
+            int64(down[n] > 0 or nodes[n]["paused_ns"] > now), float(nodes[n]["working"] + nodes[n]["waiting"]),
+            known[n, BUSY] + nodes[n]["busy_area"],
+        )  # fmt: skip
         return
     counts[_REPORTS] += 1
-    shot = ctl[SHOT_AT]
-    ctl[SHOT_AT] = (shot + 1) % shots.shape[0]
-    ctl[SHOTS] -= 1
+    said = reports.ring[take_report(reports)]
+    n = int64(said["node"])
     for b in range(model.balancers):
-        for n in range(nodes.shape[0]):
-            if shots[shot, n + 1, 0] >= 0.0:
-                word = bits(model.mail_key, (now * nodes.shape[0] + n) * model.balancers + b)
-                note_report(
-                    settings, fleet, b, n, now, word, shots[shot, n + 1, 0], shots[shot, n + 1, 1], shots[shot, n + 1, 2],
-                    shots[shot, n + 1, 3], 0.0,
-                )  # fmt: skip
+        note_report(
+            settings, fleet, b, n, now, said["queue"], said["service_ns"], said["utilization"], said["served_per_s"],
+            said["errors_per_s"],
+        )  # fmt: skip
         ctl[SWEEP_NS] = min(ctl[SWEEP_NS], fleet.next_sweep_ns[b])
 
 
@@ -689,7 +713,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
     struck: NDArray[np.void], ctl: NDArray[np.int64], budgets: NDArray[np.float64], speed: NDArray[np.float64],
     settings: Settings, fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32],
     slots: NDArray[np.int64], trace: NDArray[np.void], known: NDArray[np.float64], mail: NDArray[np.void],
-    shots: NDArray[np.float64],
+    reports: Reports, guards: Guards,
 ) -> int:  # fmt: skip
     """Runs until it needs more arrivals than batch[start:stop]; returns the position after the last one it took.
 
@@ -742,7 +766,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 return position
             # Faults, sweeps and mail alone keep no run going: they are done on the way to something else.
             if model.talks:
-                t, what = _next_mail(model, ctl, mail, shots)
+                t, what = _next_mail(model, ctl, mail, reports)
                 if t <= now:
                     now = t
                     event = what
@@ -778,6 +802,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
         send = NONE  # an attempt goes out
         begin = NONE  # a node may begin a service
         direct = NONE  # … with this attempt, which did not queue
+        emptied = NONE  # a node may have become idle
         over = NONE  # an attempt has its answer, as the client sees it
         answer = _DONE
         settled = NONE  # a transaction ends
@@ -834,6 +859,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 ctl[DUE_TAIL] = row
             deposit(budgets, RETRY, now)
             deposit(budgets, HEDGE, now)
+            pool.last[row] = NONE
             send = _new_attempt(pool, row)
 
         elif event == _SCHEDULED:
@@ -841,6 +867,12 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             if stage == _TO_NODE:
                 n = int64(attempts[a]["node"])
                 gone = not attempts[a]["awaited"] or live[row]["flags"] & SETTLED != 0
+                verdict = LET_IN
+                if guards.settings.on and not attempts[a]["doomed"] and not down[n] and not (model.cancel and gone):
+                    inside = int64(nodes[n]["working"] + nodes[n]["waiting"])
+                    business = model.classes[live[row]["kind"]]
+                    verdict = lets_in(guards, n, now, inside, business, int64(live[row]["hashed"]))
+                    attempts[a]["found"] = min(inside + 1, 65_535)
                 if attempts[a]["doomed"]:
                     attempts[a]["inside"] = 0
                     if not attempts[a]["awaited"]:
@@ -851,6 +883,12 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 elif model.cancel and gone:
                     counts[_CANCELLED] += 1
                     _cancel(model, pool, nodes, ctl, settings, fleet, counts, a)
+                    emptied = n
+                elif verdict != LET_IN:
+                    counts[_CONCURRENCY if verdict == OVER_LIMIT else _ADMISSION] += 1
+                    _refused(known, n)
+                    emptied = n
+                    _answer(attempts, ctl, a, _LIMIT, now + model.client_ns)
                 elif nodes[n]["waiting"] == 0 and nodes[n]["working"] < model.workers and now >= nodes[n]["paused_ns"]:
                     arrive(little, _NODES, now)
                     attempts[a]["entered_ns"] = now
@@ -859,6 +897,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                     direct = a
                 elif nodes[n]["waiting"] >= model.queue:
                     counts[_QUEUE_FULL] += 1
+                    _refused(known, n)
                     _answer(attempts, ctl, a, _FULL, now + model.client_ns)
                 else:
                     arrive(little, _NODES, now)
@@ -866,6 +905,8 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                     attempts[a]["stage"] = _QUEUED
                     _level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), 1)
                     _area(nodes, n, now)
+                    if nodes[n]["waiting"] == 0:
+                        guards.empty_ns[n] = now
                     nodes[n]["waiting"] += 1
                     _enqueue(model, attempts, live, nodes, classes, n, a)
             elif stage == _SERVED:
@@ -874,17 +915,12 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 _level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), -1)
                 nodes[n]["working"] -= 1
                 leave(little, _NODES, now, attempts[a]["entered_ns"])
+                if guards.settings.on:
+                    served(guards, n, now - attempts[a]["entered_ns"], int64(attempts[a]["found"]))
                 begin = n
+                emptied = n
                 if model.talks:
                     known[n, SERVED] += 1.0
-                    if settings.rule == _IDLE and nodes[n]["working"] + nodes[n]["waiting"] == 0:
-                        # Join-Idle-Queue: an idle server tells one balancer at random.
-                        number = int64(live[row]["id"]) * INDEX + attempts[a]["number"]
-                        told = int64(
-                            ((bits(model.mail_key, number) >> np.uint64(32)) * np.uint64(model.balancers))
-                            >> np.uint64(32)
-                        )
-                        _post(ctl, mail, virtual.counts, TO_TELL, now + model.delay_ns, told, n, 0.0, 0.0, number)
                 if model.staged:
                     attempts[a]["stage"] = _TO_SHARD
                     _line(attempts, ctl, TO_SHARD, a, now + model.shard_ns)
@@ -949,6 +985,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             elif stage == _BACKOFF:
                 if live[row]["flags"] & SETTLED:
                     live[row]["waiting"] -= 1
+                    ctl[ACTIVE + RETRIED] -= 1
                     _free_attempt(pool, a, counts)
                 else:
                     live[row]["retries"] += 1
@@ -984,15 +1021,17 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             if live[row]["out"] and not live[row]["flags"] & SETTLED and live[row]["hedges"] < model.hedges:
                 if pool.free[0] == 0:
                     counts[_NO_ROOM] += 1
-                elif not withdraw(budgets, HEDGE, now):
+                elif not withdraw(budgets, HEDGE, now, ctl[ACTIVE], ctl[ACTIVE + HEDGED]):
                     counts[_HEDGE_EMPTY] += 1
                 else:
                     live[row]["hedges"] += 1
                     counts[_HEDGES] += 1
                     send = _new_attempt(pool, row)
+                    attempts[send]["origin"] = HEDGED
+                    ctl[ACTIVE + HEDGED] += 1
 
         elif event >= _ASKED:
-            _deliver(model, nodes, down, known, ctl, settings, fleet, virtual, mail, shots, event)
+            _deliver(model, nodes, down, known, ctl, settings, fleet, virtual, mail, reports, event)
 
         elif event == _SWEEP:
             following = NEVER_NS
@@ -1011,11 +1050,14 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 down[n] += 1
                 if down[n] == 1:
                     _kill(pool, calendar, nodes, classes, struck, ctl, virtual, n)
+                    if guards.settings.on:
+                        forget(guards, n)
             elif what == _RETURNS:
                 down[n] -= 1
                 if down[n] == 0:
                     virtual.levels[0] += 1
                     virtual.levels[LEVELS] = 0
+                    emptied = n
             elif what == _SLOWS:
                 nodes[n]["slowness"] = fault["value"] / speed[n]
             elif what == _RECOVERS:
@@ -1025,6 +1067,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                     _pause(pool, calendar, nodes, struck, ctl, n, int64(fault["value"]))
             elif what == _RESUMES:
                 begin = n
+                emptied = n
             elif what == _DEPENDENCY_OUT:
                 ctl[OUT] = 2 if fault["value"] > 0.0 else 1
             else:
@@ -1053,10 +1096,18 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                     asked = probe_target(fleet.ready, b, word, j, probes, fleet.span[b])
                     _post(ctl, mail, counts, TO_ASK, now + model.client_ns, b, asked, 0.0, 0.0, index)
             n = choose(settings, fleet, b, now, model.balancer_key, index, np.uint64(live[row]["hashed"]), home)
+            if n >= 0 and n == pool.last[row] and settings.rule in _REDRAWN:
+                # A retry or a hedge is for another node, where the policy is not bound to this one: one more try, as Envoy's
+                # previous_hosts with host_selection_retry_max_attempts 1.
+                n = choose(
+                    settings, fleet, b, now, model.balancer_key, index + _AGAIN, np.uint64(live[row]["hashed"]), home
+                )
             live[row]["waiting"] += 1
             attempts[send]["sent_ns"] = now
             if n < 0:
                 counts[_NO_NODES] += 1
+                if attempts[send]["origin"] != FIRST:
+                    ctl[ACTIVE + attempts[send]["origin"]] -= 1
                 over = send
                 answer = _NO_NODE
             else:
@@ -1075,6 +1126,8 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 attempts[send]["inside"] = 1
                 attempts[send]["stage"] = _TO_NODE
                 live[row]["out"] += 1
+                ctl[ACTIVE] += 1
+                pool.last[row] = n
                 nodes[n]["flight"] += 1
                 nodes[n]["flight_max"] = max(nodes[n]["flight_max"], nodes[n]["flight"])
                 _line(attempts, ctl, TO_NODE, send, now + model.client_ns)
@@ -1108,7 +1161,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                     break
                 _area(nodes, n, now)
                 nodes[n]["waiting"] -= 1
-                a = _dequeue(model, attempts, nodes, classes, n, now)
+                a = _dequeue(model, attempts, nodes, classes, n, now, guards.empty_ns)
             else:
                 _area(nodes, n, now)
             row = int64(attempts[a]["live"])
@@ -1118,6 +1171,15 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 _level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"] + 1), -1)
                 leave(little, _NODES, now, attempts[a]["entered_ns"])
                 _cancel(model, pool, nodes, ctl, settings, fleet, counts, a)
+                continue
+            if guards.settings.on and drops(
+                guards, n, now, attempts[a]["entered_ns"], int64(nodes[n]["waiting"]), int64(attempts[a]["found"])
+            ):
+                counts[_ADMISSION] += 1
+                _level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"] + 1), -1)
+                leave(little, _NODES, now, attempts[a]["entered_ns"])
+                _refused(known, n)
+                _answer(attempts, ctl, a, _LIMIT, now + model.client_ns)
                 continue
             index = int64(live[row]["id"]) * INDEX + attempts[a]["number"]
             took = draw_ns(model.times, NODE_TIMES, model.tables, model.node_key, index)
@@ -1134,13 +1196,22 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             if trace.shape[0] > 0:
                 trace[int64(live[row]["id"]) - 1]["wait_ns"] = now - attempts[a]["entered_ns"]
 
+        # ---- a node that has run empty says so ----
+        if emptied != NONE and model.talks and settings.rule == _IDLE and settings.infer_idle == 0:
+            n = emptied
+            if nodes[n]["working"] + nodes[n]["waiting"] == 0 and not down[n]:
+                # Join-Idle-Queue: an idle server tells one balancer at random.
+                word = bits(model.mail_key, counts[_EVENTS])
+                told = int64(((word >> np.uint64(32)) * np.uint64(model.balancers)) >> np.uint64(32))
+                _post(ctl, mail, counts, TO_TELL, now + model.delay_ns, told, n, 0.0, 0.0, counts[_EVENTS])
+
         # ---- an attempt has its answer ----
         if over != NONE:
             row = int64(attempts[over]["live"])
             if answer == _NO_NODE:
                 live[row]["waiting"] -= 1
             else:
-                _stop_awaiting(model, pool, nodes, ctl, settings, fleet, over, int64((_BAD >> answer) & 1 == 0))
+                _stop_awaiting(model, pool, nodes, ctl, settings, fleet, over, int64((BAD >> answer) & 1 == 0))
             flags = live[row]["flags"]
             if (_DOUBTFUL >> answer) & 1:
                 flags |= DOUBT
@@ -1162,11 +1233,13 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                         if in_time and pool.free[0] == 0:
                             counts[_NO_ROOM] += 1
                         elif in_time:
-                            again = withdraw(budgets, RETRY, now)
+                            again = withdraw(budgets, RETRY, now, ctl[ACTIVE], ctl[ACTIVE + RETRIED])
                             counts[_RETRY_EMPTY] += int64(not again)
                     if again:
                         retry = _new_attempt(pool, row)
                         live[row]["waiting"] += 1
+                        attempts[retry]["origin"] = RETRIED
+                        ctl[ACTIVE + RETRIED] += 1
                         attempts[retry]["stage"] = _BACKOFF
                         attempts[retry]["node"] = NONE
                         _schedule(calendar, attempts, ctl, retry, now + wait)

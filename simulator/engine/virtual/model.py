@@ -10,6 +10,7 @@ import numpy as np
 from simulator.balancer.fleet import Rule
 from simulator.balancer.policy import RING_LEAST, TABLE_SIZE, settings_from
 from simulator.engine.virtual.client import JITTERS, open_budgets, retried_answers
+from simulator.engine.virtual.guards import GuardSettings, guard_settings
 from simulator.engine.virtual.records import FAULT, Faults
 from simulator.engine.virtual.service import TIMES, Tables, compile_times
 from simulator.fault.schedule import Fault, Schedule
@@ -95,6 +96,7 @@ class Setup:
         budgets: fresh ones, see `client.open_budgets`.
         settings: the balancing policy.
         weights: what weighted policies are told, (nodes,).
+        guards: what protects each node.
         in_flight: transactions at once; one more is dropped.
         drain_ns: how long after the last arrival answers are waited for.
     """
@@ -104,6 +106,7 @@ class Setup:
     budgets: NDArray[np.float64]
     settings: Settings
     weights: NDArray[np.float64]
+    guards: GuardSettings
     in_flight: int = 262_144
     drain_ns: int = 15_000_000_000
     seed: int = 1
@@ -196,6 +199,7 @@ def compile_unit(
     )  # fmt: skip
     return Setup(
         model=model, speed=speed, budgets=open_budgets(client), settings=settings, weights=weights,
+        guards=guard_settings(platform),
         in_flight=in_flight, drain_ns=drain_ns, seed=seed,
         ring_least=balancer.hash.ring if balancer is not None else RING_LEAST,
         table_size=balancer.hash.table if balancer is not None else TABLE_SIZE,

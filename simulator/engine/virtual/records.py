@@ -29,14 +29,16 @@ ATTEMPT = np.dtype(
         ("older", "<i4"),  # neighbours in the list of time-outs
         ("newer", "<i4"),
         ("node", "<i4"),
-        ("balancer", "<i4"),
+        ("balancer", "<u2"),
+        ("found", "<u2"),  # how many its node held when it came, itself among them; 65,535: that or more
         ("number", "u1"),  # 0 the first, 1, 2 … retries and hedges as they come
         ("stage", "u1"),  # Stage
         ("awaited", "u1"),  # the client waits for it
         ("inside", "u1"),  # the platform has it
         ("doomed", "u1"),  # a node's death: it is dropped where it arrives
         ("status", "u1"),  # what the answer under way says: Answer
-        ("spare", "<u2"),
+        ("origin", "u1"),  # FIRST, RETRIED, HEDGED
+        ("spare", "u1"),
     ]
 )
 assert ATTEMPT.itemsize == 64, ATTEMPT.itemsize  # noqa: PLR2004, S101  a cache line
@@ -65,6 +67,8 @@ LIVE = np.dtype(
     ]
 )
 assert LIVE.itemsize == 64, LIVE.itemsize  # noqa: PLR2004, S101  a cache line
+
+FIRST, RETRIED, HEDGED = 0, 1, 2
 
 SETTLED, APPLIED, DOUBT, IN_DOUBT = 1, 2, 4, 8
 
@@ -121,7 +125,7 @@ class Answer(IntEnum):
 
     OK = 0
     FULL = 1  # the node's queue was full: refused
-    LIMIT = 2  # the dependency's limit, or admission control: refused
+    LIMIT = 2  # the node's adaptive limit, or its admission control: refused
     DOWN = 3  # the node was not there: an error, and nothing happened
     RESET = 4  # the node died with it: an error, in doubt
     BROKEN = 5  # the dependency said error: booked here, not there
@@ -182,6 +186,7 @@ class Pool(NamedTuple):
     free_attempts: NDArray[np.int32]  # (A,) a stack
     free_live: NDArray[np.int32]  # (L,) a stack
     free: NDArray[np.int64]  # (2,) how many of each
+    last: NDArray[np.int32]  # (L,) the node a transaction was sent to last; NONE: to none yet
 
 
 def open_pool(transactions: int, attempts: int) -> Pool:
@@ -194,4 +199,5 @@ def open_pool(transactions: int, attempts: int) -> Pool:
         free_attempts=np.arange(attempts - 1, -1, -1, dtype=np.int32),
         free_live=np.arange(transactions - 1, -1, -1, dtype=np.int32),
         free=np.array([attempts, transactions], np.int64),
+        last=np.full(transactions, NONE, np.int32),
     )

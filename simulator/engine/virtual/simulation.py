@@ -19,12 +19,15 @@ import numpy as np
 from simulator.balancer.policy import open_fleet
 from simulator.engine.virtual import fast, general
 from simulator.engine.virtual.calendar import ENTRY, open_calendar
+from simulator.engine.virtual.guards import open_guards
 from simulator.engine.virtual.model import CLASSES, Setup, compile_scenario
 from simulator.engine.virtual.records import MAIL, MAIL_KEPT, NEVER_NS, NODE, NONE, SHARD, TRACE, open_pool
+from simulator.engine.virtual.reports import KNOWN, open_reports
 from simulator.engine.virtual.tally import Count, Station, Virtual, fill, open_virtual
 from simulator.measure.grid import peak_grid
 from simulator.measure.histogram import SparseHistograms, WindowHistograms
 from simulator.measure.recorder import KINDS, Measured, Tallies, open_tallies
+from simulator.seeds import Stream, stream_key
 from simulator.transaction import TRANSACTION
 from simulator.workload.build import build_source
 
@@ -79,6 +82,7 @@ class Results:
         fleet: the balancers' state at the end, with their health events.
         trace: TRACE rows by id − 1, where asked for.
         ended_ns: when the last thing happened.
+        limits: each node's adaptive limit at the end; empty: there is none.
     """
 
     setup: Setup
@@ -90,6 +94,7 @@ class Results:
     fleet: Fleet
     trace: NDArray[np.void]
     ended_ns: int
+    limits: NDArray[np.float64]
 
     def count(self, which: Count) -> int:
         """One of the counts."""
@@ -187,15 +192,14 @@ class Simulation:
         self._shards["committing"] = NONE
         self._struck = np.zeros(2 * setup.attempt_rows if len(model.faults) else 2, ENTRY)
         self._budgets = setup.budgets.copy()
+        self._guards = open_guards(setup.guards, model.nodes)
         self._trace = np.zeros(traced, TRACE)
-        self._known = np.zeros((model.nodes, 4))
+        self._known = np.zeros((model.nodes, KNOWN))
         self._mail = np.zeros((2, MAIL_KEPT if model.talks else 1), MAIL)
-        rounds = model.delay_ns // model.report_ns + 2 if model.report_ns else 1
-        self._shots = np.zeros((rounds, model.nodes + 1 if model.report_ns else 1, 4))
+        self._reports = open_reports(model, stream_key(setup.seed, Stream.REPORT))
         self._virtual.levels[0] = model.nodes
         ctl = np.zeros(general.SCALARS, np.int64)
         ctl[general.LATE_HEAD : general.LINES + 8] = NONE
-        ctl[general.TICK_NS] = model.report_ns
         ctl[general.SWEEP_NS] = int(self._fleet.next_sweep_ns.min())
         self._ctl = ctl
         self._last_ns = 0
@@ -246,7 +250,7 @@ class Simulation:
                 batch, position, len(batch), int(last), end_ns, self._setup.model, self._pool, self._calendar, self._nodes,
                 self._down, self._classes, self._shards, self._struck, self._ctl, self._budgets, self._setup.speed,
                 self._setup.settings, self._fleet, self._edges, self._virtual, self._windows.dense, self._windows.slots,
-                self._trace, self._known, self._mail, self._shots,
+                self._trace, self._known, self._mail, self._reports, self._guards,
             )
         )  # fmt: skip
 
@@ -272,6 +276,7 @@ class Simulation:
             node_in_flight_max=self._nodes["flight_max"].astype(np.int64),
             shard_in_flight_max=self._shards["flight_max"].astype(np.int64),
             fleet=self._fleet, trace=self._trace, ended_ns=ended_ns,
+            limits=self._guards.limits["limit"].copy() if self._setup.guards.limit.limiter else np.zeros(0),
         )  # fmt: skip
 
     def _no_lag(self) -> SparseHistograms:

@@ -61,11 +61,12 @@ class Count(IntEnum):
     SETTLED = 30
     REGRET = 31  # Σ true load of the node chosen − least true load of those up, at the pick
     PICKS = 32
-    ADMISSION = 33  # attempts refused by admission control
+    ADMISSION = 33  # attempts that a node turned away by its admission control
     ATTEMPTS_ENDED = 34  # rows of attempts given back
     MAIL = 35  # probes, their replies and idle messages that arrived
     MAIL_LOST = 36  # of these: not sent, because too many were under way
-    REPORTS = 37  # rounds of reports that arrived
+    REPORTS = 37  # reports that arrived
+    CONCURRENCY = 38  # attempts that a node refused for its adaptive limit
 
 
 COUNTS_KEPT = len(Count)
