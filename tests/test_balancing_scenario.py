@@ -97,4 +97,4 @@ def test_what_a_scenario_writes_reaches_the_kernels() -> None:
 def test_idle_nodes_speak_up_only_where_several_balancers_could_hear_them() -> None:
     assert settings_from(Balancer(policy="jiq"), virtual=True).infer_idle == 1
     assert settings_from(Balancer(policy="jiq", balancers=4), virtual=True).infer_idle == 0
-    assert settings_from(Balancer(policy="jiq", report=Report()), virtual=True).infer_idle == 0
+    assert settings_from(Balancer(policy="jiq", report=Report()), virtual=True).infer_idle == 1

@@ -49,7 +49,7 @@ def test_codel_keeps_the_tail_of_an_overloaded_node_short() -> None:
     assert refused == guarded.count(Count.ADMISSION)
     assert without.count(Count.ADMISSION) == 0
     # What is turned away is no capacity lost.
-    assert guarded.count(Count.ACKNOWLEDGED) >= 0.97 * without.count(Count.ACKNOWLEDGED)
+    assert guarded.count(Count.ACKNOWLEDGED) >= 0.97 * 10_000
 
 
 def test_controlled_delay_bounds_every_wait_by_its_interval() -> None:
@@ -65,30 +65,40 @@ def test_dagor_lets_the_important_kinds_in_and_turns_the_others_away() -> None:
     guarded = _run({"admission": {"rule": "dagor"}}, seconds=40, load=load)
     ended = guarded.virtual.ended.sum(axis=0)
     kept = {kind: ended[kind - 1, Status.OK] / ended[kind - 1].sum() for kind in (Kind.AUTHORIZE, Kind.PAYMENT)}
-    assert kept[Kind.AUTHORIZE] > 0.97
-    assert kept[Kind.PAYMENT] < 0.6
-    assert guarded.count(Count.ADMISSION) == pytest.approx(20_000, rel=0.2)
+    assert kept[Kind.AUTHORIZE] > 0.9
+    assert kept[Kind.PAYMENT] < 0.4
+    assert guarded.count(Count.ADMISSION) > 20_000  # what is too much, and some more: it comes back by 1 % a second
 
 
-@pytest.mark.parametrize("limit", ["gradient2", "vegas"])
-def test_an_adaptive_limit_settles_near_the_knee(limit: str) -> None:
-    workers = 20
-    platform = {"workers": workers, "service": {"mean": "10ms", "distribution": "deterministic"}}
-    concurrency = {"limit": limit, "least": 1, "most": 1_000, "start": 200}
-    without = _run(platform, rate=3_000)
-    guarded = _run({**platform, "concurrency": concurrency}, rate=3_000)
-    # As many at once as there are workers is the knee: fewer waste capacity, more only wait.
-    assert without.little()[0].mean_number > 100 * workers
-    assert workers * 0.9 < guarded.little()[0].mean_number < 5 * workers
-    assert guarded.count(Count.ACKNOWLEDGED) > 0.95 * 2_000 * 10
+# As many at once as there are workers is the knee: fewer waste capacity, more only wait.
+WORKERS = 20
+SERVERS = {"workers": WORKERS, "service": {"mean": "10ms", "distribution": "deterministic"}}
+
+
+def test_vegas_settles_near_the_knee_under_lasting_overload() -> None:
+    concurrency = {"limit": "vegas", "start": 200}
+    without, guarded = _run(SERVERS, rate=3_000), _run({**SERVERS, "concurrency": concurrency}, rate=3_000)
+    assert without.little()[0].mean_number > 100 * WORKERS
+    assert WORKERS * 0.9 < guarded.little()[0].mean_number < 2 * WORKERS
+    assert guarded.count(Count.ACKNOWLEDGED) > 0.85 * 2_000 * 10
     refused = int(guarded.virtual.reasons[Status.REJECTED, Reason.LIMIT])
     assert refused == guarded.count(Count.CONCURRENCY) > 5_000
+
+
+def test_gradient2_finds_a_limit_near_the_knee_and_in_lasting_overload_keeps_to_its_bound() -> None:
+    busy = _run({**SERVERS, "concurrency": {"least": 1, "most": 1_000, "start": 10}}, rate=1_600)
+    assert WORKERS <= float(busy.limits[0]) < 4 * WORKERS
+    assert busy.count(Count.CONCURRENCY) < 0.05 * busy.count(Count.OFFERED)
+    over = _run({**SERVERS, "concurrency": {}}, rate=3_000)
+    # Its long average follows the short one, so it goes up to 200 and no further: 100 ms at 2,000/s.
+    assert _p99_ms(over) < 115
+    assert over.count(Count.ACKNOWLEDGED) > 0.97 * 2_000 * 10
 
 
 def test_aimd_backs_off_from_times_that_are_too_slow() -> None:
     concurrency = {"limit": "aimd", "least": 1, "most": 1_000, "slow": "50ms"}
     guarded = _run({"concurrency": concurrency}, rate=2_000)
-    assert _p99_ms(guarded) < 70
+    assert _p99_ms(guarded) < 150  # without: seconds
     assert guarded.count(Count.ACKNOWLEDGED) > 9_000
 
 
@@ -153,17 +163,13 @@ def test_nodes_report_each_at_its_own_moment() -> None:
 
 def test_a_node_whose_queue_was_cancelled_still_says_that_it_is_idle() -> None:
     results = _run(
-        {**FLEET, "nodes": 8}, rate=4_000, seconds=4, client={"timeout": "8ms", "cancel": True},
+        {**FLEET, "service": {"mean": "1us"}, "nodes": 1}, rate=100, seconds=2, client={"timeout": "8ms", "cancel": True},
         balancer={"policy": "jiq", "balancers": 2},
-        faults=[{"at": "1s", "for": "100ms", "fault": "pause", "target": f"node[{n}]"} for n in range(8)],
+        faults=[{"at": "500ms", "for": "500ms", "fault": "pause", "target": "node[0]"}],
     )  # fmt: skip
-    assert results.count(Count.CANCELLED) > 0
-    # Whom nobody sends to any more but by chance gets less than its share, and idle nodes are passed over.
-    undisturbed = _run(
-        {**FLEET, "nodes": 8}, rate=4_000, seconds=4, client={"timeout": "8ms", "cancel": True},
-        balancer={"policy": "jiq", "balancers": 2},
-    )  # fmt: skip
-    assert _regret(results) < _regret(undisturbed) + 0.1 * _regret(undisturbed) + 0.1
+    assert results.count(Count.CANCELLED) > 20
+    # One message after each service, the last of which nobody waits for, and one when nothing was left after the pause.
+    assert results.count(Count.MAIL) == results.count(Count.APPLIED)
 
 
 def test_weights_are_those_of_all_nodes_and_each_unit_takes_its_own() -> None:
