@@ -206,12 +206,12 @@ class Node:
             self.mover.find_owners()
         self._put_back(unsent)
         self.books.now_ns[0] = self.now_ns()  # the term of holds found in the journal begins now
-        sequence, place = self.books.sequence_out.copy(), self.books.place.copy()
+        place, numbers = self.books.place.copy(), self.books.sequence_out.copy()  # as the journal begins to be read
         peers_know = all(int(self.board.nodes["state"][b]) > NodeState.RECOVERED for b, _ in self.peers)
         reader = JournalReader(path, start=point.journal_bytes, frames=point.journal_frames)
         astray = 0
         replayed = 0
-        view = self._view(place)
+        view, sequence = self._view(place), numbers.copy()
         for records in self._pieces(reader, view, sequence, restoring=True, refilling=peers_know):
             astray += restore(self.books, records)
             replayed += len(records)
@@ -230,7 +230,9 @@ class Node:
             time.sleep(_QUIESCE_S)
         if not peers_know and self.redelivers:
             again = JournalReader(path, start=point.journal_bytes, frames=point.journal_frames)
-            view = self._view(place)
+            # From the same start: the first reading has set the numbers of a shard that came here to those of its arrival, and
+            # counted on from there, what it sent before a time elsewhere would pass for what it sent after.
+            view, sequence = self._view(place), numbers.copy()
             for records in self._pieces(again, view, sequence, restoring=False, refilling=True):
                 refill_outbox(view, records, sequence, self.outbox, self.outbox_head, self.board.acked)
         self.outbox_durable[:] = self.outbox_head
