@@ -601,14 +601,29 @@ def test_any_course_of_turns_moves_and_kills_books_everything_once(
     platform = Platform(folders.mktemp("run"), Durability.GROUP)
     batch = transactions(900, seed=data.draw(st.integers(0, 1_000)))
     owners = SHAPE.owners()
+    moves = []
     for shard, step in data.draw(
         st.lists(st.tuples(st.integers(0, 2), st.integers(1, 2)), min_size=2, max_size=6)  # few, so that some come back
     ):
         owners[shard] = (owners[shard] + step) % SHAPE.nodes
-        platform.order((shard, int(owners[shard])))
+        moves.append((shard, int(owners[shard])))
     actions = st.lists(
         st.sampled_from(
-            ["turn 0", "turn 1", "turn 2", "look", "take 0", "take 1", "take 2", "kill 0", "kill 1", "kill 2", "power"]
+            [
+                "turn 0",
+                "turn 1",
+                "turn 2",
+                "look",
+                "take 0",
+                "take 1",
+                "take 2",
+                "kill 0",
+                "kill 1",
+                "kill 2",
+                "power",
+                "move",
+                "rest",
+            ]
         ),
         max_size=6,
     )
@@ -623,9 +638,15 @@ def test_any_course_of_turns_moves_and_kills_books_everything_once(
                     platform.kill(int(n), second_reading=data.draw(st.booleans()))
                 case ["power"]:
                     platform.lose_power()
+                case ["move"]:
+                    platform.order(*moves[:1])
+                    del moves[:1]
+                case ["rest"]:
+                    platform.settle()
                 case _:
                     platform.look()
         platform.offer(data.draw(st.integers(0, 2)), part)
+    platform.order(*moves)
     platform.settle()
     platform.check()
     assert (platform.board.owners == owners).all()
