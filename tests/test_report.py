@@ -43,7 +43,7 @@ def test_a_pass_says_what_was_held(summary: dict[str, Any]) -> None:
     summary["rates"] = {"offered_per_s": 87_500, "completed_per_s": 87_500.4, "peak_offered_per_s": 91_234}
     summary["counts"]["offered"] = 87_500 * 60
     summary["response_time_ms"]["p99"] = 8.1
-    expected = "PASS: held 87,500/s for 1m00s (peak 91,234/s) at p99 8.1 ms; every yuan accounted for"
+    expected = "PASS: held 87,329/s (<0.1% refused) for 1m00s (peak 91,234/s) at p99 8.1 ms; every yuan accounted for"
     assert wording.sentence(summary) == expected
 
 

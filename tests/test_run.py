@@ -46,7 +46,12 @@ CONTRACT: dict[str, Any] = {
     "verdict": str,
     "validity": {"verdict": str, "reasons": list},
     "counts": _COUNTS,
-    "rates": {"offered_per_s": NUMBER, "completed_per_s": NUMBER, "peak_offered_per_s": NUMBER},
+    "rates": {
+        "offered_per_s": NUMBER,
+        "completed_per_s": NUMBER,
+        "goodput_per_s": NUMBER,
+        "peak_offered_per_s": NUMBER,
+    },
     "value": {"offered_minor": int, "settled_minor": int, "currency": str},
     "response_time_ms": _TIMES,
     "service_time_ms": _TIMES,

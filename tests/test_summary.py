@@ -139,7 +139,8 @@ def test_a_summary_is_json_and_its_sums_agree(tallies: Tallies) -> None:
     assert [(shard["applied"], shard["node"]) for shard in summary["shards"]] == [(120, 0), (70, 1), (50, 0)]
     assert summary["value"] == {"offered_minor": 6_000, "settled_minor": 5_700, "currency": "CNY"}
     assert summary["rates"] == {
-        "offered_per_s": round(280 / 3, 3), "completed_per_s": round(260 / 3, 3), "peak_offered_per_s": 120,
+        "offered_per_s": round(280 / 3, 3), "completed_per_s": round(260 / 3, 3), "goodput_per_s": round(240 / 3, 3),
+        "peak_offered_per_s": 120,
     }  # fmt: skip
 
 

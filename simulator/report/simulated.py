@@ -171,6 +171,8 @@ def _stations(platform: Platform, whole: Whole) -> list[dict[str, Any]]:
             workers = platform.nodes * platform.workers
             row["utilisation"] = round(int(whole.virtual.node_busy_ns.sum()) / 1e9 / span_s / workers, 6)
             row["mean_queue"] = round(int(whole.virtual.node_queue_ns.sum()) / 1e9 / span_s, 6)
+        elif name == "shards" and platform.shards.commit is not None:
+            pass  # how busy they are depends on how large the commits were, which is not recorded
         elif name in per_s and per_s[name].per_s:
             # By the utilisation law, from the mean service time: what serves is not watched there.
             used = rate / (platform.dependency.share if name == "dependency" and platform.dependency else 1.0)

@@ -211,6 +211,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "rates": {
             "offered_per_s": round(counts["offered"] / duration, 3),
             "completed_per_s": round(completed / max(duration, int(tallies.settled_ns[0]) / 1e9), 3),
+            "goodput_per_s": round(counts["ok"] / max(duration, int(tallies.settled_ns[0]) / 1e9), 3),
             "peak_offered_per_s": _peak(tallies),
         },
         "overload": overload_of(results).to_dict(),

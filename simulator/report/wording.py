@@ -46,7 +46,8 @@ def run_seconds(summary: Summary) -> float | None:
 def _what_was_held(summary: Summary) -> str:
     rates = summary.get("rates", {})
     virtual = summary.get("clock") == "virtual"
-    held = f"{'simulated: ' if virtual else ''}held {rate(rates.get('completed_per_s'))} for {duration(run_seconds(summary))}"
+    held = f"{'simulated: ' if virtual else ''}held {rate(goodput_per_s(summary))}{_not_ok(summary)}"
+    held += f" for {duration(run_seconds(summary))}"
     held += f" (peak {rate(rates.get('peak_offered_per_s'))})"
     held += f" at p99 {ms(summary.get('response_time_ms', {}).get('p99'))}"
     if summary.get("audit", {}).get("verdict") != "clean":
@@ -57,6 +58,28 @@ def _what_was_held(summary: Summary) -> str:
     lost = (summary.get("durability") or {}).get("lost_allowed")
     allowed = f", {count(lost)} transactions lost with the power as the durability allows" if lost else ""
     return f"{held}; {money_word} accounted for{allowed}"
+
+
+def goodput_per_s(summary: Summary) -> float | None:
+    """Return the answers `ok` per second; of a summary that does not have it, from what it completed."""
+    rates, counts = summary.get("rates", {}), summary.get("counts", {})
+    known = number(rates.get("goodput_per_s"))
+    completed = number(rates.get("completed_per_s"))
+    if known is not None or completed is None:
+        return known
+    ok, rejected, failed = (number(counts.get(name)) or 0.0 for name in ("ok", "rejected", "failed"))
+    return completed * ok / (ok + rejected + failed) if ok + rejected + failed else completed
+
+
+def _not_ok(summary: Summary) -> str:
+    """The shares of what was offered that did not end well, each where it is not 0: ` (2.1% refused, 0.3% in doubt)`."""
+    counts = summary.get("counts", {})
+    offered = number(counts.get("offered"))
+    if not offered:
+        return ""
+    words = (("rejected", "refused"), ("failed", "failed"), ("unknown", "in doubt"), ("dropped", "dropped"))
+    told = [f"{share(n / offered)} {word}" for name, word in words if (n := number(counts.get(name)))]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _failure_cause(summary: Summary) -> str:

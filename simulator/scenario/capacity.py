@@ -70,7 +70,11 @@ def _shards(platform: Platform) -> Stage | None:
     shards = platform.shards
     if shards.commit is not None:
         commit = shards.commit
-        what = f"{shards.count:,} shards, commits of {_time(commit.base)} + {_time(commit.per_record)} a transaction"
+        # A commit of n takes base + n × per_record, so a shard's rate n / (base + n × per_record) only comes near its bound.
+        limit = (
+            f"in the limit of large commits, 1 / {_time(commit.per_record)} each" if commit.per_record else "no limit"
+        )
+        what = f"{shards.count:,} shards, commits of {_time(commit.base)} + {_time(commit.per_record)} a transaction: {limit}"
         return Stage("shards", shards.count, _per_s(shards.count, commit.per_record), what)
     if shards.service is None:
         return None

@@ -163,7 +163,7 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
         ("rate", f"{planned.mean_per_s:,.0f}/s on average"),
         ("peak", f"{planned.peak_per_s:,.0f}/s after {planned.peak_at_s:,.3g} s"),
         ("value", f"about {_grouped(format_money(planned.value_minor, scenario.currency))}"),
-        *([("hot keys", planned.hot_keys)] if planned.hot_keys else []),
+        *([("hot keys", planned.hot_keys)] if planned.hot_keys and scenario.clock == "wall" else []),
         ("memory", f"about {_bytes(planned.memory_bytes)}"),
         ("disk", f"about {_bytes(planned.disk_bytes)}"),
         (
