@@ -15,6 +15,7 @@ from simulator.backend.http.backend import HttpBackend, Options, Target
 from simulator.backend.http.judge import Judge
 from simulator.backend.http.template import Terms, compile_template
 from simulator.errors import BackendError
+from simulator.measure.answerers import Answerers
 from simulator.transaction import OUTCOME, Kind, Reason, Status
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def opened() -> Iterator[Callable[..., HttpBackend]]:
     backends: list[HttpBackend] = []
 
     def make(*ports: int, body: object = None, **changes: Any) -> HttpBackend:  # noqa: ANN401  any field
-        backend = HttpBackend([target(port, body) for port in ports], options(**changes), time.monotonic_ns)
+        counted = changes.pop("answerers", None)
+        backend = HttpBackend([target(port, body) for port in ports], options(**changes), time.monotonic_ns, counted)
         backends.append(backend)
         backend.open()
         return backend
@@ -278,9 +280,12 @@ def test_who_answered_is_known_by_a_header(opened: Callable[..., HttpBackend]) -
         peer.sendall(b"HTTP/1.1 200 OK\r\nX-Node: %b\r\nContent-Length: 0\r\n\r\n" % next(names))
 
     with Server(answer) as server:
-        backend = opened(server.port, identify=b"x-node")
-        send(backend, payments(1, 3))
-    assert backend.answered_by == {b"a": 2, b"b": 1}
+        counted = Answerers(1)
+        send(opened(server.port, identify=b"x-node", answerers=counted), payments(1, 3))
+    assert counted.names == ["a", "b"]
+    assert counted.by_window.sum(axis=0).tolist() == [2, 1]
+    assert [int(counted.service_of(at).sum()) for at in range(2)] == [2, 1]
+    assert counted.nobody.sum() == 0
 
 
 def test_each_target_has_connections_of_its_own(opened: Callable[..., HttpBackend]) -> None:

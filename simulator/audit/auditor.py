@@ -29,6 +29,7 @@ from simulator.audit.findings import Audit
 from simulator.audit.history import add_history, history_path, read_history, sum_of_ids
 from simulator.audit.hot_accounts import SplitLedger, split_in
 from simulator.audit.id_set import IdSet
+from simulator.audit.keys import read_keys
 from simulator.audit.life_cycle import LifeCycles
 from simulator.audit.loss import RECORDS_MAX, PowerLosses
 from simulator.audit.naming import SILENT, end_of, fingerprints, in_buckets, place_of, places, wrong
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from simulator.audit.keys import KeyMap
     from simulator.shard.journal import Frames
 
 _LISTED_BUCKETS = 256  # more than that, and the list is a sample: the counts say "at least"
@@ -64,6 +66,7 @@ class Auditor:
         self.memory_only = False
         self.dead_letters_listed = 0
         self.split = unsplit(1)
+        self.keys: KeyMap | None = None
         self._observe = observe
         self._owners: list[int] = []  # of each shard, at the end of the journals
         self.mode = ""
@@ -88,6 +91,11 @@ class Auditor:
             np.zeros((shards, shards), np.int64), np.zeros((BUCKETS, 2), np.uint64), np.zeros((shards, shards), np.int64),
         )  # fmt: skip
         parts = SplitLedger(self.split)
+        try:
+            self.keys = read_keys(self.run)
+        except (ValueError, OSError) as error:
+            audit.doubt(f"the ids of the ledger cannot be told from the clients': {error}")
+            return audit
         losses = self._losses()
         if losses is None:
             return audit
@@ -122,7 +130,7 @@ class Auditor:
     def _losses(self) -> PowerLosses | None:
         """What was recorded of power losses; None, with a doubt, if it cannot be read or is more than can be followed."""
         try:
-            losses = PowerLosses(self.journals, lambda records: as_asked(records, self.split))
+            losses = PowerLosses(self.journals, self._in_clients_words)
         except (LossError, JournalError) as error:
             self.audit.doubt(str(error))
             return None
@@ -130,6 +138,10 @@ class Auditor:
             self.audit.doubt(f"power losses left more than {RECORDS_MAX:,} unsynced records, more than can be followed")
             return None
         return losses
+
+    def _in_clients_words(self, records: NDArray[np.void]) -> NDArray[np.void]:
+        """Records as they were booked, as they were asked for."""
+        return as_asked(records if self.keys is None else self.keys.in_clients_words(records), self.split)
 
     def _headers(self) -> list[Any] | None:
         paths = sorted(self.journals.glob("node-*.journal")) if self.journals.is_dir() else []
@@ -216,7 +228,11 @@ class Auditor:
         """A node's journal, several frames at a time; damage is counted and ends it."""
         reader = JournalReader(journal_path(self.journals, node))
         try:
-            yield from reader.runs()
+            keys = self.keys
+            if keys is None:
+                yield from reader.runs()
+            else:
+                yield from (f._replace(records=keys.in_clients_words(f.records)) for f in reader.runs())
         except JournalError as error:
             if str(error) not in self.audit.reasons:  # it is read more than once
                 self.audit.find("damaged", count=1)

@@ -68,6 +68,7 @@ class Strike:
         factor: of a slow node.
         hangs: whether a dependency that is out gives no answer at all.
         poison: what a poison does; None for every other fault.
+        delay_ns: of a slow gateway, beside its factor.
     """
 
     at_ns: int
@@ -78,6 +79,7 @@ class Strike:
     factor: float = 1.0
     hangs: bool = False
     poison: Poisoning | None = None
+    delay_ns: int = 0
 
 
 class Schedule:
@@ -151,12 +153,14 @@ def _expand(
         elif kind in (Fault.UNIT_LOSS, Fault.DEPENDENCY):
             struck = ()
         else:
-            struck = (fault.node if fault.node is not None else _below(nodes, key, draw),)
-        factor = 1.0 if kind is not Fault.SLOW else SLOW_FACTOR if fault.factor is None else fault.factor
+            named = fault.gateway if fault.strikes_gateway else fault.node
+            struck = (named if named is not None else _below(nodes, key, draw),)
+        usual = 1.0 if kind is not Fault.SLOW or fault.delay is not None else SLOW_FACTOR
+        factor = usual if fault.factor is None else fault.factor
         poison = None
         if kind is Fault.POISON:
             poison = Poisoning(fault.share or 0.0, fault.leg == "far", fault.heals_after or 0)
-        yield Strike(at_ns, until_ns, kind, struck, fault.unit, factor, fault.mode == "hang", poison)
+        yield Strike(at_ns, until_ns, kind, struck, fault.unit, factor, fault.mode == "hang", poison, fault.delay or 0)
 
 
 def _below(bound: int, key: np.uint64, index: int) -> int:

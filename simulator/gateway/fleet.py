@@ -106,6 +106,11 @@ class Fleet:
         ]
 
     @property
+    def places(self) -> list[Listen]:
+        """The same, as addresses."""
+        return [member.listen for member in self._members]
+
+    @property
     def pids(self) -> list[int]:
         """The gateway processes."""
         return [member.child.pid or 0 for member in self._members if member.child is not None]

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simulator.errors import SimError
-from simulator.report import durability, folder, simulated_page, wording
+from simulator.report import answerers, durability, folder, simulated_page, wording
 from simulator.report.balancing import BEHAVIOUR, behaviour_rows
 from simulator.report.blocks import Table, Tile
 from simulator.report.figures import Figure, figures
@@ -152,6 +152,8 @@ def _words(run: RunFolder) -> dict[str, Any]:
         "hot_keys": _hot_keys(summary),
         "hot_accounts": _hot_accounts(run),
         "rebalance": _rebalance(summary),
+        "answered_by": _answerers("Who answered, by their own names", answerers.nodes(summary)),
+        "sick": _answerers("What became of a sick node's part", answerers.faults(summary)),
         "audit": run.audit,
         "power": durability.sentence(summary.get("durability") or {}),
         "power_losses": _power_losses(summary),
@@ -440,6 +442,10 @@ def _rebalance(summary: dict[str, Any]) -> Table | None:
     ]
     head = ("shard", "moved", "at", "pause", "accounts", "requests that waited", "refused meanwhile", "handed over")
     return Table("Shards that moved", head, rows, words=frozenset({0, 1}), note=f"In all: {wording.moves(found)}.")
+
+
+def _answerers(caption: str, found: answerers.Rows | None) -> Table | None:
+    return None if found is None else Table(caption, found.head, tuple(found.rows))
 
 
 def _cut(items: list[Any], noun: str) -> str:

@@ -55,6 +55,7 @@ class Results:
     dead_letters: dict[str, Any] = field(default_factory=dict)
     rebalance: dict[str, Any] = field(default_factory=dict)  # shards that moved; empty where none may
     durability: dict[str, Any] = field(default_factory=dict)  # as simulator.report.durability.with_recovery has it
+    answered_by: dict[str, Any] = field(default_factory=dict)  # who answered, by a header; empty where nobody asked
     resources: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
     stop_reason: str = "duration"
@@ -284,6 +285,7 @@ def summarise(results: Results) -> dict[str, Any]:
         ],
         **({"rebalance": results.rebalance} if results.rebalance else {}),
         "durability": results.durability,
+        **({"answered_by": results.answered_by} if results.answered_by else {}),
         "journal": results.journal,
         "dead_letters": results.dead_letters,
         "resources": results.resources,

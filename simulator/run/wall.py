@@ -15,6 +15,7 @@ from simulator import __version__, process
 from simulator.arrivals.build import build_rate
 from simulator.audit import auditor, history
 from simulator.audit.credit_lag import CreditLagSampler
+from simulator.audit.keys import write_keys
 from simulator.backend.backend import Backend, NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.backend.http.build import build_http, check_descriptors
@@ -26,7 +27,9 @@ from simulator.engine.wall import Ended, Stop, WallEngine, drive
 from simulator.errors import BackendError, SimError
 from simulator.fault.inject import Injector
 from simulator.fault.schedule import Schedule
+from simulator.gateway.proxy import program_of
 from simulator.measure import validity
+from simulator.measure.answerers import Answerers
 from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram
 from simulator.measure.recorder import HISTORY, Recorder, Tallies, open_tallies
@@ -37,6 +40,7 @@ from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
 from simulator.run.balance import recorded_of
 from simulator.run.folder import whoever_listens
+from simulator.run.gateways import LocalFleet, answered_by, ledger_of
 from simulator.run.memory import rss_bytes
 from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.scenario.rebalance import PlannedMove, by_load
@@ -93,6 +97,8 @@ class Run:
     rss_peak_bytes: int = 0
     released_s: float = 0.0
     ended: Ended | None = None
+    fleet: LocalFleet | None = None
+    answerers: Answerers | None = None
     told_dead: dict[int, tuple[int, int]] = field(default_factory=dict)  # by node: dead letters told of, and when
 
     def event(self, name: str, **details: Any) -> None:  # noqa: ANN401  whatever is worth noting
@@ -102,8 +108,10 @@ class Run:
     def look_s(self) -> float:
         """How long to wait before the next look: until the next fault or move at the latest."""
         moments = [self.injector.next_ns() if self.injector else None, self.pool.next_ns() if self.pool else None]
+        moments.append(self.fleet.next_ns() if self.fleet else None)
         due = min((moment for moment in moments if moment is not None), default=None)
-        longest = _UNSETTLED_LOOK_S if self.pool is not None and self.pool.unsettled else _LOOK_S
+        unsettled = (self.pool is not None and self.pool.unsettled) or (self.fleet is not None and self.fleet.unsettled)
+        longest = _UNSETTLED_LOOK_S if unsettled else _LOOK_S
         shortest = 0.001  # a move that is due waits for the one before, or for a node that is coming back
         return longest if due is None else min(max((due - self.clock.now_ns()) / 1e9, shortest), longest)
 
@@ -122,6 +130,8 @@ class Run:
         """Ends every process of the run at once."""
         if self.engine is not None:
             process.kill(self.engine)
+        if self.fleet is not None:
+            self.fleet.kill()
         if self.pool is not None:
             self.pool.kill()
 
@@ -147,8 +157,11 @@ def _when_full(scenario: Scenario) -> WhenFull:
 
 def supported(scenario: Scenario) -> None:
     """Raises ScenarioError for what cannot be run on this clock."""
-    if scenario.backend.http is not None:
-        check_descriptors(scenario.backend.http)
+    http = scenario.backend.http
+    if http is not None:
+        check_descriptors(http)
+        if http.fleet is not None and http.fleet.proxy is not None:
+            program_of(http.fleet.proxy)
 
 
 def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
@@ -158,28 +171,40 @@ def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
     dispatcher = scenario.dispatcher
     seconds = int(np.ceil(rate.duration_s + (dispatcher.drain + dispatcher.patience) / 1e9)) + 2
     pool: Pool | None = None
+    fleet: LocalFleet | None = None
+    answerers: Answerers | None = None
     backend: Backend
     epoch = shared_array(1, np.int64)
     if scenario.backend.embedded is not None:
         pool = _pool(scenario, scenario.backend.embedded, folder)
         backend = EmbeddedBackend(pool.shape, pool.wiring, pool.board)
         epoch = pool.board.epoch_ns
-    elif scenario.backend.http is not None:
+    elif (http := scenario.backend.http) is not None:
+        name = f"{scenario.seed:x}-{time.time_ns():x}"
+        if http.fleet is not None:
+            pool = _pool(scenario, ledger_of(http.fleet), folder, doors=http.fleet.nodes)
+            epoch = pool.board.epoch_ns
+            fleet = LocalFleet(scenario, http.fleet, pool, folder, int(rate.duration_s * 1e9))
+            write_keys(folder, f"{name}-")
+        answerers = Answerers(seconds) if http.identify_header is not None else None
         backend = build_http(
-            scenario.backend.http, currency=scenario.currency, run=f"{scenario.seed:x}-{time.time_ns():x}",
-            allowed=allowed, environ=os.environ, now_ns=WallClock(epoch).now_ns,
+            http, currency=scenario.currency, run=name, allowed=allowed, environ=os.environ,
+            now_ns=WallClock(epoch).now_ns, answerers=answerers,
+            targets=fleet.targets if fleet else (), shards=pool.shape.shards if pool else 0,
         )  # fmt: skip
-        for target in backend.targets:
-            preflight(target, scenario.backend.http.connect_timeout / 1e9)
+        for target in backend.targets if fleet is None else ():
+            preflight(target, http.connect_timeout / 1e9)
     else:
         backend = NoopBackend() if scenario.backend.noop is not None else _plugin(scenario)
     tallies = open_tallies(seconds_grid(seconds), backend.nodes, len(backend.owners()), fine=True)
     run = Run(
         scenario, folder, tallies, rate.duration_s, rate.total, seconds, WallClock(epoch),
         shared_array(1, np.int64), pool, backend, _target_per_second(rate), hot_keys_of(scenario),
+        fleet=fleet, answerers=answerers,
     )  # fmt: skip
-    if pool is not None and scenario.faults:
-        schedule = Schedule(scenario.faults, pool.shape.nodes, int(rate.duration_s * 1e9), scenario.seed)
+    struck = [fault for fault in scenario.faults if not fault.strikes_gateway]
+    if pool is not None and struck:
+        schedule = Schedule(struck, pool.shape.nodes, int(rate.duration_s * 1e9), scenario.seed)
         run.injector = Injector(schedule, pool, folder / "journal", scenario.seed)
     return run
 
@@ -200,7 +225,7 @@ def _plugin(scenario: Scenario) -> Backend:
     return made
 
 
-def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
+def _pool(scenario: Scenario, embedded: Embedded, folder: Path, doors: int = 0) -> Pool:
     load = scenario.load
     hot = embedded.hot_account
     shape = Shape(
@@ -220,7 +245,7 @@ def _pool(scenario: Scenario, embedded: Embedded, folder: Path) -> Pool:
         snapshot_records=embedded.snapshot_records,
         poison=PoisonRules(embedded.poison.tries, embedded.poison.wait, embedded.poison.dead_letters),
         max_rate=None if embedded.max_rate is None else int(embedded.max_rate),
-        rebalance=_moves(embedded),
+        rebalance=_moves(embedded), doors=doors,
     )  # fmt: skip
 
 
@@ -248,6 +273,8 @@ def _execute(run: Run, interrupts: Asked, view: View) -> Ended:
     """Starts everything, watches it to its end, and stops the platform. Raises BackendError if the engine dies."""
     if run.pool is not None:
         run.pool.start()
+    if run.fleet is not None:
+        run.fleet.start()
     here, there = Pipe()
     rows = int(run.expected + 6 * np.sqrt(run.expected) + 1)
     run.engine = process.start(
@@ -274,6 +301,8 @@ def _execute(run: Run, interrupts: Asked, view: View) -> Ended:
         run.injector.release()
     if ended.history_errno:
         run.failure = run.failure or f"the history could not be written: {os.strerror(ended.history_errno)}"
+    if run.fleet is not None and not run.fleet.stop() and run.failure is None:
+        run.failure = "a gateway did not answer in time what it had"
     if run.pool is not None and not run.pool.stop(_STOP_S) and run.failure is None:
         run.failure = f"the nodes did not settle within {_STOP_S:.0f} s what was under way between them"
     return ended
@@ -306,6 +335,8 @@ def _watch(run: Run, view: View, phase: Phase) -> None:
             run.event(event.pop("event"), **event)
         for notice in run.pool.supervise():
             run.event(notice.event, node=notice.node, **notice.details)
+        for event in run.fleet.act(run.clock.now_ns()) if run.fleet else []:
+            run.event(event.pop("event"), **event)
         _tell_dead_letters(run, run.pool)
         failures = run.pool.failures()
         if failures:
@@ -313,7 +344,12 @@ def _watch(run: Run, view: View, phase: Phase) -> None:
             run.stop[0] = Stop.GIVE_UP
             for f in failures:
                 run.event("node_stopped", node=f.node, pid=f.pid, reason=f.reason)
+        gone = run.fleet.failures() if run.fleet else []
+        if gone and run.failure is None:
+            run.failure = "; ".join(gone)
+            run.stop[0] = Stop.GIVE_UP
     pids = [os.getpid(), *(run.pool.pids if run.pool else []), *([run.engine.pid or 0] if run.engine else [])]
+    pids += run.fleet.pids if run.fleet else []
     run.rss_peak_bytes = max(run.rss_peak_bytes, sum(rss_bytes(pid) for pid in pids))
     with whoever_listens():
         view.update(_snapshot(run, phase))
@@ -397,9 +433,10 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         popular=run.popular, credit_lag=lags.measured() if lags else None,
         rebalance=run.pool.rebalancer.summary() if run.pool and run.pool.rebalancer else {},
         durability=durability.with_recovery(audit["durability"], run.events),
+        answered_by=_answered_by(run),
         resources={
             "rss_peak_bytes": run.rss_peak_bytes,
-            "cpu_s": round(ended.cpu_s + sum(int(run.pool.row(n)["cpu_ns"]) for n in range(run.backend.nodes)) / 1e9, 3)
+            "cpu_s": round(ended.cpu_s + sum(int(run.pool.row(n)["cpu_ns"]) for n in range(run.pool.shape.nodes)) / 1e9, 3)
             if run.pool
             else round(ended.cpu_s, 3),
             "engine_cpu_s": round(ended.cpu_s, 3),
@@ -427,6 +464,12 @@ def _credit_lags(run: Run) -> CreditLagSampler | None:
     return CreditLagSampler(int(run.tallies.offered.sum()), shape.shards, shape.split, run.popular.hot)
 
 
+def _answered_by(run: Run) -> dict[str, Any]:
+    if run.answerers is None:
+        return {}
+    return answered_by(run.answerers, run.fleet.spells if run.fleet else [], run.fleet.names if run.fleet else [])
+
+
 def _stop_reason(run: Run) -> str:
     if run.failure is not None:
         return run.failure
@@ -441,7 +484,7 @@ def _commit_ms(histogram: Histogram) -> dict[str, float | None]:
 
 
 def _node_details(run: Run) -> list[dict[str, Any]]:
-    if run.pool is None:
+    if run.pool is None or run.fleet is not None:  # behind a fleet, who was sent to are gateways
         return []
     return [
         {

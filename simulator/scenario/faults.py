@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_STRIKES = 1_000  # of one fault: more would be a condition, not a fault
 
-_TARGET_PATTERN = r"^(node\[(\*|0|[1-9][0-9]{0,4})\]|unit\[(0|[1-9][0-9]{0,2})\])$"
+_TARGET_PATTERN = r"^((node|gateway)\[(\*|0|[1-9][0-9]{0,4})\]|unit\[(0|[1-9][0-9]{0,2})\])$"
 
 SLOW_FACTOR = 10.0  # of a slow node, where the fault does not say
 
@@ -55,7 +55,7 @@ class PlannedFault(Model):
         Annotated[str, AfterValidator(_fault_target), Field(json_schema_extra={"pattern": _TARGET_PATTERN})] | None
     ) = Field(
         default=None,
-        description="node[0], node[1] …, or node[*]: a random node each time; unit[0] … for unit_loss; left out by the rest.",
+        description="node[0], node[1] …, or node[*]: a random one each time; gateway[0] of a fleet; unit[0] … for unit_loss.",
     )
     for_: PositiveNs | None = Field(
         alias="for",
@@ -72,6 +72,9 @@ class PlannedFault(Model):
     )
     factor: Annotated[float, Field(gt=1, le=1_000_000)] | None = Field(
         default=None, description="slow: how many times as long what the node begins meanwhile takes; 10 if left out."
+    )
+    delay: PositiveNs | None = Field(
+        default=None, description="slow of a gateway: how much longer each answer takes, beside or instead of factor."
     )
     mode: Literal["error", "hang"] | None = Field(
         default=None,
@@ -117,6 +120,10 @@ class PlannedFault(Model):
     def _parameter_problems(self) -> Iterable[Problem]:
         if self.factor is not None and self.fault != "slow":
             yield ("factor",), f"is of no use to {self.fault}; only slow takes it"
+        if self.strikes_gateway and self.fault not in ("kill", "slow"):
+            yield ("fault",), f"{self.fault!r} does not happen to a gateway; write kill or slow, or strike a node"
+        if self.delay is not None and not (self.fault == "slow" and self.strikes_gateway):
+            yield ("delay",), "is of use only to slow of a gateway; leave it out"
         if self.mode is not None and self.fault != "dependency":
             yield ("mode",), f"is of no use to {self.fault}; only dependency takes it"
         if self.fault != "poison":
@@ -136,8 +143,14 @@ class PlannedFault(Model):
             every, noun = format_duration(self.every), "pauses" if self.fault == "pause" else f"{self.fault} faults"
             yield ("for",), f"{noun} {lasting} every {every} would overlap; write at most {every}"
 
-    def problems_on(self, clock: str) -> Iterable[Problem]:
-        """What is wrong with it on this clock."""
+    def problems_on(self, clock: str, *, gateways: bool) -> Iterable[Problem]:
+        """What is wrong with it on this clock, and for a platform that has gateways or none."""
+        if self.strikes_gateway:
+            if clock == "virtual":
+                yield ("target",), "the virtual clock's nodes are its gateways; write node in place of gateway"
+            elif not gateways:
+                yield ("target",), "this backend has no gateways; strike a node, or write backend.http.fleet"
+            return
         if clock == "virtual":
             if self.fault == "poison":
                 yield ("fault",), "'poison' happens on the wall clock only; write clock: wall, or another fault"
@@ -156,6 +169,16 @@ class PlannedFault(Model):
         return self.fault == "power_loss" or (self.fault == "poison" and self.target is None)
 
     @property
+    def strikes_gateway(self) -> bool:
+        """Whether a gateway of the fleet is struck, not a node of the ledger behind it."""
+        return self.target is not None and self.target.startswith("gateway[")
+
+    @property
+    def gateway(self) -> int | None:
+        """The gateway that is struck; None: a random one each time, or none."""
+        return self._index_of("gateway")
+
+    @property
     def node(self) -> int | None:
         """The node that is struck; None: a random one each time, or all of them (`takes_every_node`)."""
         return self._index_of("node")
@@ -167,7 +190,8 @@ class PlannedFault(Model):
 
     def _index_of(self, noun: str) -> int | None:
         target = str(self.target)
-        return int(target[5:-1]) if target.startswith(f"{noun}[") and target != "node[*]" else None
+        inside = target.removeprefix(f"{noun}[").removesuffix("]")
+        return int(inside) if inside != target and inside.isdigit() else None
 
     def strikes(self, duration_ns: int) -> int:
         """How often it strikes in a run of this length; repeated without `times`, as often as lies within the run."""

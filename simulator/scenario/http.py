@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
 
 from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, Problem, between, refuse
+from simulator.scenario.gateway_fleet import GatewayFleet  # noqa: TC001  pydantic reads the annotation
 from simulator.scenario.spelling import known_words
 from simulator.scenario.units import NS_PER_S, DurationNs, quoted
 
@@ -205,7 +206,11 @@ class Http(Model):
     """A payment gateway elsewhere, over HTTP/1.1."""
 
     targets: tuple[Annotated[str, Field(max_length=1_000), AfterValidator(_target)], ...] = Field(
-        strict=False, min_length=1, max_length=1_024, description="Where the gateways listen; the balancer picks one."
+        strict=False, max_length=1_024, default=(),
+        description="Where the gateways listen; the balancer picks one. Or a fleet.",
+    )  # fmt: skip
+    fleet: GatewayFleet | None = Field(
+        default=None, description="Reference gateways of the run's own, instead of targets, for example {nodes: 3}."
     )
     path: Path = Field(default="/v1/payments", description="What a payment is sent to.")
     method: _METHODS = Field(default="POST", description="How.")
@@ -250,8 +255,13 @@ class Http(Model):
             path=self.path, headers=self.headers, body=self.body, method=self.method
         )
         problems = list(_template_problems(common))
-        if self.connections < len(self.targets) * self.generators:
-            least = len(self.targets) * self.generators
+        if bool(self.targets) == (self.fleet is not None):
+            said = (
+                "and a fleet are both named; write one of them" if self.targets else "are missing; name one or a fleet"
+            )
+            problems.append((("targets",), f"{said}, for example ['http://127.0.0.1:8080'] or fleet: {{nodes: 3}}"))
+        if self.connections < self.target_count * self.generators:
+            least = self.target_count * self.generators
             problems.append(
                 (
                     ("connections",),
@@ -269,6 +279,20 @@ class Http(Model):
         if kind == "lookup" and own.headers is None:
             headers = {name: value for name, value in headers.items() if name.lower() != "idempotency-key"}
         return own.method or method, own.path or path, headers, own.body if own.body is not None else body
+
+    @property
+    def target_count(self) -> int:
+        """How many targets there are to pick from."""
+        if self.fleet is None:
+            return len(self.targets)
+        return 1 if self.fleet.proxy is not None else self.fleet.nodes
+
+    @property
+    def identify_header(self) -> str | None:
+        """The header that tells who answered; behind a proxy of our own fleet always that of the gateways."""
+        if self.identify is not None:
+            return self.identify.header
+        return "X-Node" if self.fleet is not None and self.fleet.proxy is not None else None
 
     @property
     def secrets(self) -> frozenset[str]:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
 
+    from simulator.scenario.gateway_fleet import GatewayFleet
+
 ACCOUNT_NUMBERS = 2**32  # payer and payee are 32 bits wide in TRANSACTION
 
 
@@ -175,7 +177,7 @@ class Scenario(Model):
                 *self._duration_problems(),
                 *self._size_problems(),
                 *self._balancer_problems(),
-                *self._fault_problems(),
+                *(self._fault_problems() if self._gateways is None else self._fleet_fault_problems(self._gateways)),
                 *(self.problems_in_time(duration_ns) if duration_ns is not None else ()),
             ]
         )
@@ -236,6 +238,9 @@ class Scenario(Model):
         if embedded is not None and embedded.shards > accounts:
             message = f"{embedded.shards} shards are more than the {accounts} accounts they share"
             yield ("backend", "embedded", "shards"), f"{message}; write at most {accounts} shards or more accounts"
+        if self.backend.http is not None and self.backend.http.fleet is not None:
+            for place, message in self.backend.http.fleet.problems_of(accounts):
+                yield ("backend", "http", "fleet", *place), message
         if accounts + merchants >= ACCOUNT_NUMBERS:
             yield ("load", "accounts"), f"accounts and merchants together are at most {ACCOUNT_NUMBERS - 1}"
         if embedded is not None and embedded.rebalance is not None and self.clock == "virtual":
@@ -257,6 +262,12 @@ class Scenario(Model):
         for place, message in self.balancer.problems_on(self.clock, nodes, units):
             yield ("balancer", *place), message
 
+    @property
+    def _gateways(self) -> GatewayFleet | None:
+        """The fleet that the wall clock's run has of its own."""
+        http = self.backend.http
+        return http.fleet if http is not None and self.clock == "wall" else None
+
     def _fault_problems(self) -> Iterable[Problem]:
         embedded = self.backend.embedded
         if self.clock == "wall" and embedded is None:
@@ -269,7 +280,7 @@ class Scenario(Model):
         fleet = self.fleet
         nodes = fleet.nodes if self.clock == "virtual" or embedded is None else embedded.nodes
         for index, fault in enumerate(self.faults):
-            for place, message in fault.problems_on(self.clock):
+            for place, message in fault.problems_on(self.clock, gateways=False):
                 yield ("faults", index, *place), message
             if fault.node is not None and fault.node >= nodes:
                 known = f"the last of {nodes} is node[{nodes - 1}]" if nodes > 1 else "the only one is node[0]"
@@ -291,6 +302,18 @@ class Scenario(Model):
                     ("faults", index, "fault"),
                     "this platform has no dependency; write platform.dependency, or leave it out",
                 )
+
+    def _fleet_fault_problems(self, fleet: GatewayFleet) -> Iterable[Problem]:
+        """What is wrong with faults of a fleet's gateways and of the nodes behind them."""
+        for index, fault in enumerate(self.faults):
+            for place, message in fault.problems_on(self.clock, gateways=True):
+                yield ("faults", index, *place), message
+            for noun, struck, count in (
+                ("gateway", fault.gateway, fleet.nodes), ("node", fault.node, fleet.ledger.nodes),
+            ):  # fmt: skip
+                if struck is not None and struck >= count:
+                    known = f"the last of {count} is {noun}[{count - 1}]" if count > 1 else f"the only one is {noun}[0]"
+                    yield ("faults", index, "target"), f"there is no {noun}[{struck}]; {known}"
 
     def problems_in_time(self, duration_ns: int) -> Iterable[Problem]:
         """What is wrong with faults and moves in a run of this length, which for a trace only its file tells."""

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import uvloop
 
+from simulator.backend.http import receipt
 from simulator.backend.http.connection import Cause, Connection, ReadingConnection
 from simulator.backend.http.judge import Judge, of_cause
 from simulator.errors import BackendError
-from simulator.transaction import OUTCOME, Reason, Status
+from simulator.transaction import OUTCOME
 
 if TYPE_CHECKING:
     import ssl
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulator.backend.http.template import Template
+    from simulator.measure.answerers import Answerers
     from simulator.transaction import Kind
 
 _OPENING_MAX = 64  # connections being opened at once: a listen queue is often no longer than 128
@@ -57,6 +59,8 @@ class Options(NamedTuple):
     timeout_ns: int
     judge: Judge
     identify: bytes  # the header that names who answered; b"": nobody asks
+    shards: int = 1  # of the ledger behind the targets, where it is known
+    receipts: bool = False  # whether answers are the reference gateway's, which say where a transaction stands
 
 
 class _Sent(NamedTuple):
@@ -64,6 +68,7 @@ class _Sent(NamedTuple):
 
     id: int
     slot: int
+    at_ns: int
 
 
 class _Side:
@@ -83,12 +88,15 @@ class _Side:
 class HttpBackend:
     """Speaks HTTP/1.1 to one or more targets; see `simulator.backend.backend.Backend`."""
 
-    def __init__(self, targets: list[Target], options: Options, now_ns: Callable[[], int]) -> None:
-        """`now_ns` is the run's clock."""
+    def __init__(
+        self, targets: list[Target], options: Options, now_ns: Callable[[], int], answerers: Answerers | None = None
+    ) -> None:
+        """`now_ns` is the run's clock, `answerers` counts who answered."""
         self._targets = targets
         self._options = options
         self._now_ns = now_ns
-        self._reads = bool(options.judge.path or options.identify)
+        self._answerers = answerers
+        self._reads = bool(options.judge.path or options.identify or options.receipts)
         self._table = options.judge.table()
         self._sides = [_Side(node, target) for node, target in enumerate(targets)]
         self._done: list[tuple[int, int, int, int, int, int, int]] = []
@@ -97,7 +105,6 @@ class HttpBackend:
         self._loop: Any = None
         self._waiting = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self.answered_by: dict[bytes, int] = {}
 
     # ---- the seam ----
 
@@ -112,8 +119,8 @@ class HttpBackend:
         return self._targets
 
     def owners(self) -> NDArray[np.int64]:
-        """Nothing here has shards: one, which every target serves."""
-        return np.zeros(1, np.int64)
+        """Every target serves every shard; a policy that wants each payer to enter at one node deals the shards out."""
+        return np.arange(self._options.shards, dtype=np.int64) % len(self._targets)
 
     def open(self) -> None:
         """Opens the pool, in the process that will use it. Raises BackendError if a target cannot be reached at all."""
@@ -143,7 +150,8 @@ class HttpBackend:
             return 0
         taken = batch[:count]
         requests = self._render(side, taken)
-        deadline_ns = self._now_ns() + self._options.timeout_ns
+        now_ns = self._now_ns()
+        deadline_ns = now_ns + self._options.timeout_ns
         for number, (request, key, slot) in enumerate(
             zip(requests, taken["id"].tolist(), taken["slot"].tolist(), strict=True)
         ):
@@ -151,7 +159,7 @@ class HttpBackend:
                 if not side.idle:
                     return number
                 connection = side.idle.pop()
-                if connection.send(request, _Sent(key, slot)):
+                if connection.send(request, _Sent(key, slot, now_ns)):
                     break
             connection.deadline_ns = deadline_ns
         return count
@@ -202,13 +210,23 @@ class HttpBackend:
         """See `connection.Pool`."""
         sent: _Sent = connection.token
         connection.token = None
+        now_ns = self._now_ns()
+        shard = lsn = 0
+        name = b""
         if cause is Cause.ANSWERED:
             verdict = self._table[status] if status < len(self._table) else of_cause(Cause.GARBAGE)
             if self._reads and isinstance(connection, ReadingConnection):
-                verdict = self._read(connection, verdict)
+                name = connection.seen
+                if self._options.receipts:
+                    told = receipt.read(connection.body, *verdict)
+                    shard, lsn, verdict = told.shard, told.lsn, (told.status, told.reason)
+                if self._options.judge.path:
+                    verdict = self._options.judge.of_body(connection.body, verdict)
         else:
             verdict = of_cause(cause)
-        self._done.append((sent.id, 0, self._now_ns(), sent.slot, 0, int(verdict[0]), int(verdict[1])))
+        if self._answerers is not None:
+            self._answerers.note(name, now_ns, now_ns - sent.at_ns)
+        self._done.append((sent.id, lsn, now_ns, sent.slot, shard, int(verdict[0]), int(verdict[1])))
         if cause is Cause.ANSWERED and not connection.last:
             self._sides[connection.node].idle.append(connection)
         if self._waiting:
@@ -224,12 +242,6 @@ class HttpBackend:
             side.idle.remove(connection)
 
     # ---- inside ----
-
-    def _read(self, connection: ReadingConnection, verdict: tuple[Status, Reason]) -> tuple[Status, Reason]:
-        if self._options.identify:
-            name = connection.seen
-            self.answered_by[name] = self.answered_by.get(name, 0) + 1
-        return self._options.judge.of_body(connection.body, verdict) if self._options.judge.path else verdict
 
     def _render(self, side: _Side, batch: NDArray[np.void]) -> list[bytes]:
         kinds = batch["kind"]

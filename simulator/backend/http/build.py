@@ -24,8 +24,9 @@ from simulator.scenario.units import minor_digits
 from simulator.transaction import Kind, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from simulator.measure.answerers import Answerers
     from simulator.scenario.http import Http, Tls
 
 _HTTP, _HTTPS = 80, 443
@@ -45,6 +46,9 @@ def build_http(
     allowed: Collection[str],
     environ: Mapping[str, str],
     now_ns: Callable[[], int],
+    answerers: Answerers | None = None,
+    targets: Sequence[str] = (),
+    shards: int = 0,
 ) -> HttpBackend:
     """The backend that a scenario describes; nothing is sent yet.
 
@@ -55,6 +59,9 @@ def build_http(
         allowed: `host:port` of targets beyond loopback that the command line allows.
         environ: where secrets are.
         now_ns: the run's clock.
+        answerers: counts who answered.
+        targets: instead of the scenario's: a fleet's.
+        shards: of that fleet's ledger; 0: it is somebody else's, and says nothing of it.
 
     Raises:
         UsageError: for a target that is not allowed.
@@ -65,19 +72,21 @@ def build_http(
         what = "is" if len(unset) == 1 else "are"
         raise ScenarioError(f"backend.http.headers: ${', $'.join(unset)} {what} not set in the environment")
     terms = Terms(f"{run}-", currency, minor_digits(currency))
-    targets = [_target(http, url, allowed, environ, terms) for url in http.targets]
+    resolved = [_target(http, url, allowed, environ, terms) for url in targets or http.targets]
     by_status = {status: Status[meaning.upper()] for status, meaning in http.response.by_status.items()}
     values = {value: Status[meaning.upper()] for value, meaning in http.response.values.items()}
     judge = Judge(by_status, tuple((http.response.field or "").split(".")) if http.response.field else (), values)
     options = Options(
-        connections=max(1, http.connections // (len(targets) * http.generators)),
+        connections=max(1, http.connections // (len(resolved) * http.generators)),
         keep_alive=http.keep_alive,
         connect_ns=http.connect_timeout,
         timeout_ns=http.timeout,
         judge=judge,
-        identify=http.identify.header.encode() if http.identify is not None else b"",
+        identify=(http.identify_header or "").encode(),
+        shards=max(shards, 1),
+        receipts=shards > 0,
     )
-    return HttpBackend(targets, options, now_ns)
+    return HttpBackend(resolved, options, now_ns, answerers)
 
 
 def _target(http: Http, url: str, allowed: Collection[str], environ: Mapping[str, str], terms: Terms) -> Target:
