@@ -20,11 +20,13 @@ _STAYS = 3  # windows: one alone may be low by chance
 class Sickness:
     """What a balancer did about one node that was sick; times in seconds, None: it never happened."""
 
-    share: float | None  # of the answers while it was sick; None: there were none
-    detection_s: (
-        float | None
-    )  # from its start until the node's share first fell, and stayed for a while, below half of fair
-    readmission_s: float | None  # from its end until the share first rose to half of fair again
+    # Of the answers while it was sick; None: there were none.
+    share: float | None
+    # From its start until the node's share first fell below half of fair, and stayed there for a while.
+    detection_s: float | None
+    # From its end until the share first rose to half of fair again; None also where it never fell.
+    readmission_s: float | None
+
 
 
 def sickness(answers: NDArray[np.int64], window_ns: int, node: int, from_ns: int, until_ns: int) -> Sickness:
@@ -55,4 +57,6 @@ def sickness(answers: NDArray[np.int64], window_ns: int, node: int, from_ns: int
             break
     risen = np.flatnonzero(telling[last:] & ~low[last:])
     readmission = max((last + int(risen[0])) * window_ns - until_ns, 0) / 1e9 if len(risen) else None
+    if detection is None:
+        readmission = None  # who was never left out does not come back
     return Sickness(share, detection, readmission)

@@ -48,7 +48,7 @@ def nginx_config(proxy: Proxy, listen: Listen, gateways: Sequence[Listen], folde
     seconds = -(-proxy.retry_after // NS_PER_S)  # nginx counts these in whole seconds
     servers = "\n".join(f"    server {g.host}:{g.port} max_fails=1 fail_timeout={seconds}s;" for g in gateways)
     temporary = "\n".join(
-        f"  {name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"  {name}_temp_path {folder}/{name}_temp;" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     return f"""\
 daemon off;
@@ -203,4 +203,7 @@ class ProxyProcess:
         """Ends it, and gives its port back."""
         if self._child is not None:
             process.kill(self._child)
+        for leftover in self._folder.glob("*_temp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        (self._folder / "nginx.pid").unlink(missing_ok=True)
         self._holder.close()

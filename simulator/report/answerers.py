@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from simulator.report import wording
-from simulator.report.wording import count, ms, plain, share
+from simulator.report.wording import NO_DATA, count, ms, plain, share
 
 LISTED = 32
 
@@ -46,7 +46,7 @@ def faults(summary: dict[str, Any]) -> Rows | None:
             wording.duration(fault.get("at_s")),
             share(fault.get("share")),
             _after(fault.get("detection_s")),
-            _after(fault.get("readmission_s")),
+            NO_DATA if fault.get("detection_s") is None else _after(fault.get("readmission_s")),
             count(fault.get("answered_by_nobody")),
         )
         for fault in found[:LISTED]

@@ -12,7 +12,6 @@ from simulator.gateway.server import Listen
 from simulator.measure.answerers import WINDOW_NS
 from simulator.measure.histogram import Histogram
 from simulator.report.times import times_ms
-from simulator.scenario.platform import Embedded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,15 +31,6 @@ class Spell(NamedTuple):
     gateway: int
     from_ns: int
     until_ns: int
-
-
-def ledger_of(fleet: GatewayFleet) -> Embedded:
-    """The platform behind a fleet, as the embedded backend describes it. Each ring holds what one gateway may have in flight."""
-    queue = max(1_024, 1 << (fleet.in_flight - 1).bit_length())
-    ledger = fleet.ledger
-    return Embedded(
-        nodes=ledger.nodes, shards=ledger.shards, durability=ledger.durability, remember=ledger.remember, queue=queue
-    )
 
 
 class LocalFleet:

@@ -40,7 +40,7 @@ from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
 from simulator.run.balance import recorded_of
 from simulator.run.folder import whoever_listens
-from simulator.run.gateways import LocalFleet, answered_by, ledger_of
+from simulator.run.gateways import LocalFleet, answered_by
 from simulator.run.memory import rss_bytes
 from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.scenario.rebalance import PlannedMove, by_load
@@ -181,8 +181,9 @@ def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
         epoch = pool.board.epoch_ns
     elif (http := scenario.backend.http) is not None:
         name = f"{scenario.seed:x}-{time.time_ns():x}"
-        if http.fleet is not None:
-            pool = _pool(scenario, ledger_of(http.fleet), folder, doors=http.fleet.nodes)
+        ledger = scenario.backend.ledger
+        if http.fleet is not None and ledger is not None:
+            pool = _pool(scenario, ledger, folder, doors=http.fleet.nodes)
             epoch = pool.board.epoch_ns
             fleet = LocalFleet(scenario, http.fleet, pool, folder, int(rate.duration_s * 1e9))
             write_keys(folder, f"{name}-")

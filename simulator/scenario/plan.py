@@ -100,7 +100,7 @@ def plan(scenario: Scenario) -> Plan:
 
 
 def _wall_resources(scenario: Scenario, total: float, duration_s: float) -> tuple[int, int, float]:
-    embedded = scenario.backend.embedded
+    embedded = scenario.backend.ledger
     return (
         _memory_bytes(scenario.load.accounts, embedded),
         round(total * (_HISTORY_BYTES + _journal_bytes(embedded)))
@@ -208,11 +208,14 @@ def _protocol(scenario: Scenario) -> Iterator[tuple[str, str]]:
 
 def describe_fault(fault: PlannedFault, duration_ns: int) -> str:
     """What a fault does to a run of this length, in words: `kill node 1 at 2s`."""
-    node = "a random node" if fault.node is None else f"node {fault.node}"
+    noun, index = ("gateway", fault.gateway) if fault.strikes_gateway else ("node", fault.node)
+    node = f"a random {noun}" if index is None else f"{noun} {index}"
     what = "power loss of every node" if fault.fault == "power_loss" else f"{fault.fault} {node}"
     if fault.fault in ("unit_loss", "dependency"):
         what = f"loss of unit {fault.unit}" if fault.fault == "unit_loss" else "the dependency is out"
-    if fault.fault == "slow":
+    if fault.delay is not None:
+        what += f" by {format_duration(fault.delay)}"
+    if fault.fault == "slow" and (fault.delay is None or fault.factor is not None):
         what += f" {SLOW_FACTOR if fault.factor is None else fault.factor:g} times"
     if fault.fault == "poison":
         legs = "credits" if fault.leg == "far" else "requests"

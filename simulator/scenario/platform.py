@@ -205,6 +205,21 @@ class Backend(Model):
         return next(name for name in (*plugins, *self.built_in) if name in plugins or getattr(self, name) is not None)
 
     @property
+    def ledger(self) -> Embedded | None:
+        """The platform whose journals the run keeps: the embedded one, or that of its own gateways; None: somebody else's.
+
+        Each ring of a gateway holds what it may have in flight.
+        """
+        fleet = self.http.fleet if self.http is not None else None
+        if fleet is None:
+            return self.embedded
+        queue = max(1_024, 1 << (fleet.in_flight - 1).bit_length())
+        asked = fleet.ledger
+        return Embedded(
+            nodes=asked.nodes, shards=asked.shards, durability=asked.durability, remember=asked.remember, queue=queue
+        )
+
+    @property
     def plugin_options(self) -> Mapping[str, JsonValue]:
         """What the scenario tells a plug-in; empty for the built-in backends."""
         return (self.__pydantic_extra__ or {}).get(self.name, {})
