@@ -14,6 +14,7 @@ import yaml
 
 from simulator.cli import main
 from simulator.errors import Exit
+from simulator.scenario.model import Scenario
 from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.scenario.vary import expand, parse_axes
 from simulator.transaction import OUTCOME, TRANSACTION, Status
@@ -107,9 +108,15 @@ def test_every_folder_of_the_path_exists() -> None:
 
 
 def test_the_scenario_shown_is_the_one_that_make_run_runs() -> None:
-    [shown] = _blocks("yaml")
+    shown, _ = _blocks("yaml")
     assert yaml.safe_load(shown) == yaml.safe_load((ROOT / "scenarios" / "peak.yaml").read_text("utf-8"))
     assert "SCENARIO ?= scenarios/peak.yaml\n" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_the_backend_shown_is_one() -> None:
+    _, shown = _blocks("yaml")
+    data = {"name": "x", "duration": "1s", "load": {"rate": "1/s"}, **yaml.safe_load(shown)}
+    assert Scenario.from_data(data).backend.http is not None
 
 
 def test_the_exit_codes_shown_are_all_there_are() -> None:

@@ -1,6 +1,7 @@
 """What became of a sick node's part of the answers, for a balancer of which nothing else can be seen.
 
-Where the balancer is ours its own log tells more (`simulator.balancer.behaviour`); behind any other, who answered is all there is.
+Where the balancer is ours its own log tells more (`simulator.balancer.behaviour`); behind any other, who answered is all there
+is.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ class Sickness:
     detection_s: float | None
     # From its end until the share first rose to half of fair again; None also where it never fell.
     readmission_s: float | None
-
 
 
 def sickness(answers: NDArray[np.int64], window_ns: int, node: int, from_ns: int, until_ns: int) -> Sickness:

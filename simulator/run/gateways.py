@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from simulator.balancer.behaviour import sickness, spread
+from simulator.balancer.behaviour import spread
+from simulator.balancer.sickness import sickness
 from simulator.fault.schedule import Fault, Schedule
 from simulator.gateway.fleet import Fleet
 from simulator.gateway.proxy import ProxyProcess
