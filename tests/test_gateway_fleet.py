@@ -364,6 +364,7 @@ def wrong() -> Iterator[tuple[dict[str, Any], str]]:
     yield {"faults": strikes(fault="kill", target="gateway[2]")}, "there is no gateway[2]; the last of 2 is gateway[1]"
     yield {"faults": strikes(fault="kill", target="node[1]")}, "there is no node[1]; the only one is node[0]"
     yield {"faults": strikes(fault="pause", target="gateway[0]")}, "does not happen to a gateway"
+    yield {"faults": strikes(fault="power_loss")}, "is not available with a fleet yet"
     yield {"faults": strikes(fault="slow", target="node[0]")}, "happens on the virtual clock only"
     yield {"faults": strikes(fault="kill", target="gateway[0]", delay="1s")}, "only to slow of a gateway"
     embedded = {"embedded": {"nodes": 1, "shards": 4}}

@@ -283,7 +283,7 @@ class LedgerClient:
         self._door.bell.clear()
         for ring in self._door.replies:
             while count := ring.pop(self._outcomes):
-                for key, lsn, _, slot, shard, status, reason in self._outcomes[:count].tolist():
+                for key, lsn, _, _, slot, shard, status, reason in self._outcomes[:count].tolist():
                     self._answered(key, lsn, slot, shard, status, reason)
         for node, ring in enumerate(self._door.answers):
             while count := ring.pop(self._answers):

@@ -99,7 +99,7 @@ class HttpBackend:
         self._reads = bool(options.judge.path or options.identify or options.receipts)
         self._table = options.judge.table()
         self._sides = [_Side(node, target) for node, target in enumerate(targets)]
-        self._done: list[tuple[int, int, int, int, int, int, int]] = []
+        self._done: list[tuple[int, int, int, int, int, int, int, int]] = []
         self._all: set[Connection] = set()
         self._look_ns = 0
         self._loop: Any = None
@@ -226,7 +226,7 @@ class HttpBackend:
             verdict = of_cause(cause)
         if self._answerers is not None:
             self._answerers.note(name, now_ns, now_ns - sent.at_ns)
-        self._done.append((sent.id, lsn, now_ns, sent.slot, shard, int(verdict[0]), int(verdict[1])))
+        self._done.append((sent.id, lsn, 0, now_ns, sent.slot, shard, int(verdict[0]), int(verdict[1])))
         if cause is Cause.ANSWERED and not connection.last:
             self._sides[connection.node].idle.append(connection)
         if self._waiting:
