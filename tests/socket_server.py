@@ -42,6 +42,7 @@ class Server:
         self.connections = 0
         self._peers: list[socket.socket] = []
         self._lock = threading.Lock()
+        self._over = False
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -52,6 +53,7 @@ class Server:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
+            self._over = True
             for peer in self._peers:
                 with contextlib.suppress(OSError):
                     peer.shutdown(socket.SHUT_RDWR)
@@ -64,6 +66,9 @@ class Server:
             except OSError:
                 return
             with self._lock:
+                if self._over:  # it came in while everything was being closed
+                    peer.close()
+                    return
                 self.connections += 1
                 self._peers.append(peer)
             threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
