@@ -25,6 +25,7 @@ from simulator.gateway.proxy import haproxy_config, nginx_config
 from simulator.gateway.server import Listen
 from simulator.measure.answerers import NAMES_MAX, Answerers
 from simulator.measure.recorder import HISTORY
+from simulator.run.gateways import of_targets
 from simulator.scenario.gateway_fleet import Proxy
 from simulator.scenario.model import Scenario
 from simulator.shard.layout import RECORD, Leg
@@ -201,6 +202,16 @@ def test_a_gateway_that_is_slowed_and_one_that_is_killed_are_told_and_lose_nothi
         assert expected in names, names
     sick = {(fault["fault"], fault["node"]) for fault in ended.summary["answered_by"]["faults"]}
     assert sick == {("slow", "gateway-1"), ("kill", "gateway-2")}
+
+
+def test_what_happens_to_the_ledgers_nodes_is_not_taken_for_what_happens_to_targets() -> None:
+    events: list[dict[str, Any]] = [
+        {"event": "fault", "node": 0}, {"event": "fault", "gateway": 2}, {"event": "node_ready", "node": 0},
+        {"event": "gateway_ready", "gateway": 2},
+    ]  # fmt: skip
+    told = [(event["event"], event["node"]) for event in of_targets(events, proxied=False)]
+    assert told == [("fault", 2), ("node_ready", 2)]
+    assert of_targets(events, proxied=True) == []
 
 
 def test_a_run_that_is_killed_leaves_no_gateway_behind(tmp_path: Path) -> None:

@@ -134,6 +134,12 @@ class LocalFleet:
         self._fleet.kill()
 
 
+def of_targets(events: list[dict[str, Any]], *, proxied: bool) -> list[dict[str, Any]]:
+    """What happened to the gateways as targets, told of `node`s; behind a program they are not the run's to pick from."""
+    mine = [] if proxied else [event for event in events if "gateway" in event]
+    return [{**e, "node": e["gateway"], "event": e["event"].replace("gateway_", "node_")} for e in mine]
+
+
 def answered_by(answerers: Answerers, spells: list[Spell], gateways: list[str]) -> dict[str, Any]:
     """Who answered, for summary.json: shares, evenness, and what became of a sick gateway's part.
 

@@ -40,7 +40,7 @@ from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
 from simulator.run.balance import recorded_of
 from simulator.run.folder import whoever_listens
-from simulator.run.gateways import LocalFleet, answered_by
+from simulator.run.gateways import LocalFleet, answered_by, of_targets
 from simulator.run.memory import rss_bytes
 from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.scenario.rebalance import PlannedMove, by_load
@@ -445,7 +445,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         },
         interrupted=run.interrupted, stop_reason=_stop_reason(run), failure=run.failure,
         protocol=scenario.backend.embedded.protocol if scenario.backend.embedded is not None else None,
-        behaviour=describe(recorded_of(run.tallies, run.events, ended, run.released_s, scenario.balancer.weights)),
+        behaviour=describe(recorded_of(run.tallies, _of_targets(run), ended, run.released_s, scenario.balancer.weights)),
     )  # fmt: skip
     summary = summarise(results)
     folder = run.folder
@@ -463,6 +463,11 @@ def _credit_lags(run: Run) -> CreditLagSampler | None:
         return None
     shape = run.pool.shape
     return CreditLagSampler(int(run.tallies.offered.sum()), shape.shards, shape.split, run.popular.hot)
+
+
+def _of_targets(run: Run) -> list[dict[str, Any]]:
+    """The events of the nodes that the balancer picks from: behind a fleet its gateways, behind a proxy nobody."""
+    return run.events if run.fleet is None else of_targets(run.events, proxied=run.fleet.proxy is not None)
 
 
 def _answered_by(run: Run) -> dict[str, Any]:
