@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,12 +64,7 @@ class Options(NamedTuple):
     receipts: bool = False  # whether answers are the reference gateway's, which say where a transaction stands
 
 
-class _Sent(NamedTuple):
-    """A request in flight."""
-
-    id: int
-    slot: int
-    at_ns: int
+_pack = struct.Struct("<QIIqIHBB").pack  # an OUTCOME: one packed as it comes costs a tenth of a NumPy row made of a tuple
 
 
 class _Side:
@@ -99,7 +95,7 @@ class HttpBackend:
         self._reads = bool(options.judge.path or options.identify or options.receipts)
         self._table = options.judge.table()
         self._sides = [_Side(node, target) for node, target in enumerate(targets)]
-        self._done: list[tuple[int, int, int, int, int, int, int, int]] = []
+        self._done = bytearray()  # OUTCOME rows, packed
         self._all: set[Connection] = set()
         self._look_ns = 0
         self._loop: Any = None
@@ -152,24 +148,24 @@ class HttpBackend:
         requests = self._render(side, taken)
         now_ns = self._now_ns()
         deadline_ns = now_ns + self._options.timeout_ns
-        for number, (request, key, slot) in enumerate(
-            zip(requests, taken["id"].tolist(), taken["slot"].tolist(), strict=True)
-        ):
+        idle = side.idle
+        tokens = [(key, slot, now_ns) for key, slot in zip(taken["id"].tolist(), taken["slot"].tolist(), strict=True)]
+        for number, (request, token) in enumerate(zip(requests, tokens, strict=True)):
             while True:
-                if not side.idle:
+                if not idle:
                     return number
-                connection = side.idle.pop()
-                if connection.send(request, _Sent(key, slot, now_ns)):
+                connection = idle.pop()
+                if connection.send(request, token):
                     break
             connection.deadline_ns = deadline_ns
         return count
 
     def poll(self, outcomes: NDArray[np.void]) -> int:
         """Moves answers out."""
-        count = min(len(outcomes), len(self._done))
+        count = min(len(outcomes), len(self._done) // OUTCOME.itemsize)
         if count:
-            outcomes[:count] = np.array(self._done[:count], OUTCOME)
-            del self._done[:count]
+            outcomes[:count] = np.frombuffer(bytes(self._done), OUTCOME, count)
+            del self._done[: count * OUTCOME.itemsize]
         return count
 
     def returned(self) -> list[int]:
@@ -208,7 +204,7 @@ class HttpBackend:
 
     def ended(self, connection: Connection, cause: Cause, status: int) -> None:
         """See `connection.Pool`."""
-        sent: _Sent = connection.token
+        key, slot, at_ns = connection.token
         connection.token = None
         now_ns = self._now_ns()
         shard = lsn = 0
@@ -225,8 +221,8 @@ class HttpBackend:
         else:
             verdict = of_cause(cause)
         if self._answerers is not None:
-            self._answerers.note(name, now_ns, now_ns - sent.at_ns)
-        self._done.append((sent.id, lsn, 0, now_ns, sent.slot, shard, int(verdict[0]), int(verdict[1])))
+            self._answerers.note(name, now_ns, now_ns - at_ns)
+        self._done += _pack(key, lsn, 0, now_ns, slot, shard, *verdict)
         if cause is Cause.ANSWERED and not connection.last:
             self._sides[connection.node].idle.append(connection)
         if self._waiting:
