@@ -244,6 +244,26 @@ def serve(
 
 
 @_verb
+def doctor(
+    scenario: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SCENARIO]", help="Say also what would limit this one here.", show_default=False),
+    ] = None,
+    settings: Set = None,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A look of a few seconds, not an examination.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> int:
+    """Measure what this machine can generate, and what would limit a scenario on it; about 20 s, on loopback only."""
+    from simulator.scenario.loader import load  # noqa: PLC0415  heavy
+
+    loaded = None if scenario is None else load(scenario, _overrides(settings, None, None), os.environ)
+    from simulator.doctor.command import see_doctor  # noqa: PLC0415  heavier: a mistake in the scenario is told without it
+
+    return see_doctor(loaded, quick=quick, as_json=as_json)
+
+
+@_verb
 def schema() -> int:
     """Print the JSON Schema of scenario files, for editors."""
     import json  # noqa: PLC0415  one verb's

@@ -42,6 +42,7 @@ ORDER = [
     "simulator.warm",
     "simulator.bench",
     "simulator.verify",
+    "simulator.doctor",
     "simulator.run",
     "simulator.cli",
 ]
@@ -173,7 +174,7 @@ def test_a_run_is_put_together_from_parts_that_point_one_way() -> None:
 
 def test_only_a_run_compiles_ahead() -> None:
     assert not {module for module in importers_of("simulator.warm") if not within(
-        module, "simulator.run", "simulator.cli", "simulator.bench"
+        module, "simulator.run", "simulator.cli", "simulator.bench", "simulator.doctor"
     )}  # fmt: skip
 
 

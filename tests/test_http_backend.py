@@ -322,3 +322,38 @@ def test_a_mixed_batch_keeps_its_order_and_each_kind_its_own_request(opened: Cal
         bodies = [request.partition(b"\r\n\r\n")[2] for request in server.requests]
     names = ["payment", "refund", "authorize", "payment", "refund", "payment"]
     assert bodies == [f'{{"id":{i + 1},"kind":"{name}"}}'.encode() for i, name in enumerate(names)]
+
+
+def test_the_loop_takes_turns_until_one_is_the_last(opened: Callable[..., HttpBackend]) -> None:
+    outcomes = np.zeros(64, OUTCOME)
+    batch, left, answered = payments(1, 6), [3, 2, 1], 0
+
+    def turn() -> float | None:
+        nonlocal answered
+        answered += backend.poll(outcomes)
+        if left:
+            assert backend.offer(0, batch[left[-1] * 2 - 2 : left[-1] * 2]) == 2
+            left.pop()
+            return 5.0  # an answer ends the pause: else this test would take a quarter of a minute
+        return None if answered == 6 else 5.0
+
+    with Server(says(OK)) as server:
+        backend = opened(server.port, connections=6)
+        began = time.monotonic()
+        backend.repeat(turn)
+        assert time.monotonic() - began < 5.0
+    assert answered == 6
+
+
+def test_what_a_turn_raises_comes_out_and_the_loop_can_go_on(opened: Callable[..., HttpBackend]) -> None:
+    def breaks() -> float | None:
+        raise OverflowError("the schedule")
+
+    with Server(says(OK)) as server:
+        backend = opened(server.port, connections=1)
+        with pytest.raises(OverflowError, match="the schedule"):
+            backend.repeat(breaks)
+        pauses = [0.0, 0.001, None]
+        backend.repeat(lambda: pauses.pop(0))
+        assert pauses == []
+        assert (send(backend, payments(1, 1))["status"] == Status.OK).all()

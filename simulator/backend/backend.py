@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -63,6 +64,22 @@ class Opens(Protocol):
 
     def close(self) -> None:
         """Closes it; what is in flight stays unanswered."""
+        ...
+
+
+Turn = Callable[[], "float | None"]
+"""One turn of an engine: returns how many seconds it may wait for answers before the next, 0.0: none, None: it was the last."""
+
+
+@runtime_checkable
+class Loops(Protocol):
+    """A backend with an event loop of its own, which takes the engine's turns from inside it instead of being waited for.
+
+    Entering and leaving a loop costs system calls, many more than a turn does.
+    """
+
+    def repeat(self, turn: Turn) -> None:
+        """Takes turns until one returns None, each when its time is over or answers have come; raises what a turn raises."""
         ...
 
 

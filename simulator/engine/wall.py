@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from simulator.backend.backend import Opens
+from simulator.backend.backend import Loops, Opens
 from simulator.errors import SimError
 from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from simulator.backend.backend import Turn
     from simulator.clock import Clock
     from simulator.dispatcher import Dispatcher
     from simulator.measure.recorder import Measured, Recorder, Tallies
@@ -126,6 +127,7 @@ class WallEngine:
         self._exhausted = False
         self._outcomes = np.zeros(32_768, OUTCOME)
         self._second = 0
+        self._drained_by_ns = 0
         self._cpu_ns = time.process_time_ns()
 
     def health(self) -> tuple[NDArray[np.void], int]:
@@ -143,21 +145,38 @@ class WallEngine:
 
     def run(self) -> None:
         """From before the start until everything is settled."""
-        while self._stop[0] == Stop.RUN and not self.must_end():
-            now = self._clock.now_ns()
-            self._settle(now)
-            self._dispatcher.ask_again()
-            self._dispatcher.push_held(now)
-            released = self._release(now)
-            self._look_back(now)
-            if released:
-                continue
-            if not len(self._block) and self._exhausted and not self._ready:
-                break
-            if len(self._ready) < _AHEAD and self._make():
-                continue
-            self._sleep(now)
-        self._drain()
+        self._repeat(self._turn)
+        self._begin_to_drain()
+        self._repeat(self._drain_turn)
+        self._conclude()
+
+    def _repeat(self, turn: Turn) -> None:
+        """Takes turns until one says that it was the last."""
+        if isinstance(self._backend, Loops):
+            self._backend.repeat(turn)
+            return
+        while (pause_s := turn()) is not None:
+            if pause_s > 0.0:
+                self._backend.wait(pause_s)
+
+    def _turn(self) -> float | None:
+        """Settles, releases, prepares; returns how long to wait at most, None at the end of the load."""
+        if self._stop[0] != Stop.RUN or self.must_end():
+            return None
+        now = self._clock.now_ns()
+        self._settle(now)
+        self._dispatcher.ask_again()
+        self._dispatcher.push_held(now)
+        released = self._release(now)
+        self._look_back(now)
+        if released:
+            return 0.0
+        if not len(self._block) and self._exhausted and not self._ready:
+            return None
+        if len(self._ready) < _AHEAD and self._make():
+            return 0.0
+        due_s = (int(self._block["intended_ns"][self._position]) - now) / 1e9 if len(self._block) else TICK_S
+        return min(max(due_s, TICK_S), _LONGEST_SLEEP_S)
 
     def close(self) -> None:
         """Closes what the backend has open in this process."""
@@ -198,10 +217,6 @@ class WallEngine:
         self._ready.append(block[:count])
         return True
 
-    def _sleep(self, now: int) -> None:
-        due_s = (int(self._block["intended_ns"][self._position]) - now) / 1e9 if len(self._block) else TICK_S
-        self._backend.wait(min(max(due_s, TICK_S), _LONGEST_SLEEP_S))
-
     def _look_back(self, now: int) -> None:
         """Once a second: what the live view shows of the second before."""
         second = min(now // 1_000_000_000, len(self._tallies.offered) - 1)
@@ -218,19 +233,24 @@ class WallEngine:
         self._second = second
         self._dispatcher.flush()
 
-    def _drain(self) -> None:
-        """Waits for what is in flight, within bounds; what is then left is in doubt."""
-        deadline = self._clock.now_ns() + self._drain_ns
-        while self._dispatcher.in_flight and self._stop[0] != Stop.GIVE_UP:
-            now = self._clock.now_ns()
-            if now > deadline:
-                break
-            self._settle(now)
-            self._dispatcher.ask_again()
-            self._dispatcher.push_held(now)
-            self._look_back(now)
-            if self._dispatcher.in_flight:
-                self._backend.wait(TICK_S)
+    def _begin_to_drain(self) -> None:
+        self._drained_by_ns = self._clock.now_ns() + self._drain_ns
+
+    def _drain_turn(self) -> float | None:
+        """Waits for what is in flight, within bounds."""
+        if not self._dispatcher.in_flight or self._stop[0] == Stop.GIVE_UP:
+            return None
+        now = self._clock.now_ns()
+        if now > self._drained_by_ns:
+            return None
+        self._settle(now)
+        self._dispatcher.ask_again()
+        self._dispatcher.push_held(now)
+        self._look_back(now)
+        return TICK_S if self._dispatcher.in_flight else None
+
+    def _conclude(self) -> None:
+        """What is now left is in doubt."""
         now = self._clock.now_ns()
         self._settle(now)
         gone = self._stop[0] == Stop.GIVE_UP
@@ -238,10 +258,14 @@ class WallEngine:
         self._dispatcher.flush()
 
 
+def exact_sleeps() -> None:
+    """Asks the kernel not to round this process's sleeps up by the default 50 µs: its ticks are of half a millisecond."""
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1_000, 0, 0, 0)
+
+
 def drive(connection: Connection, make_engine: MakeEngine, history: Path, expected: int) -> None:
     """The body of the engine's process: builds it, waits for the word to start, runs, and sends back `Ended`."""
-    # Sleeps of half a millisecond should not be rounded up by the default 50 µs.
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1_000, 0, 0, 0)
+    exact_sleeps()
     record = _History(history, expected)
     recorder, engine = make_engine(record.write)
     engine.must_end = lambda: record.errno != 0

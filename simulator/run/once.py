@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
+from simulator.doctor.facts import at_start, during
+from simulator.doctor.machine import cpu_times
 from simulator.errors import BackendError, Exit, SimError
 from simulator.report import render
 from simulator.report.export import environment, write_json, write_text
@@ -91,7 +93,10 @@ def carry_out(
         run = CLOCKS[scenario.clock].assemble(scenario, folder, allowed)
         interrupts.at_once = run.kill
         write_text(folder / "scenario.yaml", dump_scenario(scenario))
-        facts = {**environment(folder), "started_at": started.isoformat(timespec="seconds")}
+        facts = {
+            **environment(folder), **at_start(started), "started_at": started.isoformat(timespec="seconds"),
+        }  # fmt: skip
+        before = cpu_times()
         write_json(folder / "environment.json", facts)
         reserved = reserve(folder)
     with opened as view:
@@ -99,11 +104,13 @@ def carry_out(
             run.execute(interrupts, view)
         os.close(reserved)
         try:
-            return run.conclude(view, started=started, began=began)
+            summary = run.conclude(view, started=started, began=began)
+            write_json(folder / "environment.json", {**facts, **during(before)})
         except OSError as error:
             kept = "journals and history are there" if scenario.clock == "wall" else "nothing of them was kept"
             text = f"{folder}: the results could not be written: {error.strerror}; {kept}"
             raise BackendError(text) from error
+    return summary
 
 
 def write_report(folder: Path) -> None:

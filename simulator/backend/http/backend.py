@@ -1,9 +1,9 @@
 """The backend over HTTP: a pool of connections for each target, driven in turns by the engine.
 
-The event loop runs only inside `wait` (and `open`), and a turn ends as soon as an answer is there, so that the engine's own
-loop stays the one clock. A node is a target: the balancer picks it. A transaction that finds no idle connection is not
-accepted: the dispatcher holds it back, and its lateness counts. Every request ends once, by an answer, its connection's end, or
-its time-out.
+The event loop takes the engine's turns from inside (`repeat`), each at the instant the engine asks for or a moment after an
+answer, so that the engine's own schedule stays the one clock; `wait` is for whoever has no turns. A node is a target: the
+balancer picks it. A transaction that finds no idle connection is not accepted: the dispatcher holds it back, and its lateness
+counts. Every request ends once, by an answer, its connection's end, or its time-out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import uvloop
 
 from simulator.backend.http import receipt
+from simulator.backend.http.alarm import Alarm
 from simulator.backend.http.connection import Cause, Connection, ReadingConnection
 from simulator.backend.http.judge import Judge, of_cause
 from simulator.errors import BackendError
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from simulator.backend.backend import Turn
     from simulator.backend.http.template import Template
     from simulator.measure.answerers import Answerers
     from simulator.transaction import Kind
 
 _OPENING_MAX = 64  # connections being opened at once: a listen queue is often no longer than 128
 _PREPARE_S = 10.0  # how long opening the pool may take before the run is refused
+_GATHER_NS = 100_000  # answers that come this close together are one turn: a turn costs as much as several answers
+_NEVER_NS = 1 << 60
 _REOPEN_S = 0.05  # how long a target that refuses is left alone
 
 
@@ -64,7 +68,8 @@ class Options(NamedTuple):
     receipts: bool = False  # whether answers are the reference gateway's, which say where a transaction stands
 
 
-_pack = struct.Struct("<QIIqIHBB").pack  # an OUTCOME: one packed as it comes costs a tenth of a NumPy row made of a tuple
+# An OUTCOME: one packed as it comes costs a tenth of a NumPy row made of a tuple.
+_pack = struct.Struct("<QIIqIHBB").pack
 
 
 class _Side:
@@ -99,7 +104,15 @@ class HttpBackend:
         self._all: set[Connection] = set()
         self._look_ns = 0
         self._loop: Any = None
-        self._waiting = False
+        self._alarm: Any = None  # both from `open` to `close`
+        self._stir: Any = None  # what the alarm calls
+        self._turn: Turn = _no_turn
+        self._raised: BaseException | None = None
+        self._armed = False  # whether a turn is to come
+        self._waiting = False  # whether the end of a request may bring it forward
+        self._gather_until_ns = 0  # of time.monotonic_ns
+        self._alarm_ns = 0  # likewise
+        self._short = False  # whether a transaction found no idle connection since the last turn
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- the seam ----
@@ -121,11 +134,12 @@ class HttpBackend:
     def open(self) -> None:
         """Opens the pool, in the process that will use it. Raises BackendError if a target cannot be reached at all."""
         self._loop = uvloop.new_event_loop()
+        self._alarm = Alarm(self._loop, self._ring)
         deadline = time.monotonic() + _PREPARE_S
         wanted = self._options.connections
         while any(side.alive < wanted for side in self._sides):
             self._open_more()
-            self._turn(0.01)
+            self._run(0.01)
             for side in self._sides:
                 if side.failed and not side.alive and not side.opening:
                     raise BackendError(f"{side.target.name} cannot be reached: {side.why}")
@@ -141,6 +155,7 @@ class HttpBackend:
         side = self._sides[node]
         count = min(len(batch), len(side.idle))
         if count < len(batch):
+            self._short = True
             self._open_more()
         if not count:
             return 0
@@ -178,7 +193,16 @@ class HttpBackend:
         if self._done:
             timeout_s = 0.0
         self._open_more()
-        self._turn(timeout_s)
+        self._run(timeout_s)
+
+    def repeat(self, turn: Turn) -> None:
+        """See `simulator.backend.backend.Loops`."""
+        self._turn, self._stir, self._raised = turn, self._take_turn, None
+        self._pause(0.0)
+        self._loop.run_forever()
+        self._turn = _no_turn
+        if self._raised is not None:
+            raise self._raised
 
     def close(self) -> None:
         """Closes every connection; what is in flight stays unanswered."""
@@ -188,7 +212,8 @@ class HttpBackend:
             task.cancel()
         for connection in list(self._all):
             connection.abort(Cause.RESET)
-        self._turn(0.0)
+        self._run(0.0)
+        self._alarm.close()
         self._loop.close()
         self._loop = None
 
@@ -226,8 +251,7 @@ class HttpBackend:
         if cause is Cause.ANSWERED and not connection.last:
             self._sides[connection.node].idle.append(connection)
         if self._waiting:
-            self._waiting = False
-            self._loop.stop()
+            self._something_ended()
 
     def closed(self, connection: Connection) -> None:
         """See `connection.Pool`."""
@@ -298,13 +322,61 @@ class HttpBackend:
             side.why = _reason(error)
             side.not_before_s = time.monotonic() + _REOPEN_S
 
-    def _turn(self, timeout_s: float) -> None:
-        """Runs the loop until something ended, at most this long."""
-        timer = self._loop.call_later(max(timeout_s, 0.0), self._loop.stop)
-        self._waiting = True
+    def _run(self, timeout_s: float) -> None:
+        """Runs the loop until something ended and what comes with it is gathered, at most this long."""
+        self._stir = self._loop.stop
+        self._pause(timeout_s)
         self._loop.run_forever()
         self._waiting = False
-        timer.cancel()
+
+    def _take_turn(self) -> None:
+        """One turn of the engine's, from inside the loop."""
+        if not self._armed:
+            return  # the alarm and an answer came in the same poll
+        self._armed = self._waiting = False
+        try:
+            pause_s = self._turn()
+        except BaseException as error:  # noqa: BLE001  the loop would log it and go on; `repeat` raises it
+            self._raised = error
+            pause_s = None
+        if pause_s is None:
+            self._loop.stop()
+            return
+        self._expire()
+        self._open_more()
+        self._pause(0.0 if self._done else pause_s)
+
+    def _pause(self, timeout_s: float) -> None:
+        """Has `_stir` called after this long, or when something ended and what comes with it is gathered."""
+        self._armed = True
+        if timeout_s <= 0.0:
+            self._loop.call_soon(self._stir)
+            return
+        now_ns = time.monotonic_ns()
+        timeout_ns = int(timeout_s * 1e9)
+        self._gather_until_ns = now_ns if self._short else now_ns + _GATHER_NS
+        self._alarm_ns = now_ns + timeout_ns
+        self._short = False
+        self._alarm.set(timeout_ns)
+        self._waiting = True
+
+    def _ring(self) -> None:
+        if self._stir is not None:
+            self._stir()
+
+    def _something_ended(self) -> None:
+        """Stirs now, or soon."""
+        self._waiting = False
+        left_ns = self._gather_until_ns - time.monotonic_ns()
+        if left_ns <= 0:
+            self._alarm.set(_NEVER_NS)
+            self._loop.call_soon(self._stir)  # after those that have come with it
+        elif self._gather_until_ns < self._alarm_ns:
+            self._alarm.set(left_ns)
+
+
+def _no_turn() -> float | None:
+    return None
 
 
 def _reason(error: Exception) -> str:
