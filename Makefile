@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SCENARIO ?= scenarios/peak.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak overload lint types bench clean setup
+.PHONY: help run test soak overload lint types bench bench-http clean setup
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -36,10 +36,13 @@ types: $(STAMP)  ## mypy, strict
 bench: $(STAMP)  ## what this machine can do, each figure beside a baseline measured in the same run
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
+bench-http: $(STAMP)  ## beside wrk, k6 and Locust against one nginx worker, about five minutes; installs them where it may
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/http_side_by_side.py
+
 setup: $(STAMP)  ## only make .venv and install
 
 clean:  ## remove .venv, caches and results
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis ./*.egg-info results/*/
+	rm -rf $(VENV) .venv-side-by-side .pytest_cache .mypy_cache .ruff_cache .hypothesis ./*.egg-info results/*/
 	find simulator tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

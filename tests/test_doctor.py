@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from simulator.bench.generate import OpenLoop
 from simulator.doctor import cache
-from simulator.doctor.ceilings import rates_to_try
+from simulator.doctor.ceilings import rates_to_try, warm_the_simulated
 from simulator.doctor.demands import Demands, demands_of
 from simulator.doctor.figures import Ceilings, Disk, Figures, Machine, Noise, Timing
 from simulator.doctor.judge import Grade, Remark, grade, limiting, limits, remarks, verdict
 from simulator.doctor.machine import CpuTimes, noise, parse_stat
 from simulator.scenario.model import Scenario
+from simulator.warm import warm, warm_virtual
 
 GOOD = Figures(
     taken_at="2019-11-11T00:00:00+00:00",
@@ -206,6 +207,9 @@ def test_a_rate_is_held_if_it_was_sent_answered_and_on_time(
 
 
 def test_a_quick_look_ends_in_a_verdict_and_runs_of_the_day_carry_its_figures(tmp_path: Path) -> None:
+    warm(None)  # here, where compiling may take its time: a process that a test starts may not
+    warm_virtual(None)
+    warm_the_simulated()
     cached = str(tmp_path / "cache")
     before = sim_process.run(tmp_path / "before", "--quiet", "--set", "duration=300ms", XDG_CACHE_HOME=cached)
     written = json.loads((before.folder / "environment.json").read_text("utf-8"))
