@@ -13,9 +13,9 @@ import sim_process
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.ledger.books import Books
 from simulator.shard.journal import JournalError, JournalReader, journal_path
-from simulator.shard.layout import Board, Durability, NodeState, Shape
+from simulator.shard.layout import FILE_HEADER, Board, Durability, NodeState, Shape
 from simulator.shard.ring import TAIL
-from simulator.shard.snapshot import snapshot_path
+from simulator.shard.snapshot import snapshot_path, synced_bytes
 from simulator.shard.worker import Node, Wiring
 from simulator.transaction import OUTCOME, TRANSACTION
 from simulator.workload.generator import Parties, Workload
@@ -250,6 +250,48 @@ def test_a_snapshot_that_is_not_whole_or_does_not_fit_is_passed_over(platform: P
         assert_same(books_of(platform.nodes[0]), before)
     replayed = sum(len(records) for _, records in JournalReader(journal_path(platform.folder, 0)))
     assert int(platform.board.nodes["replayed"][0]) == replayed
+
+
+def test_a_snapshot_newer_than_the_journal_is_taken_away_before_the_journal_grows_past_it(platform: Platform) -> None:
+    with_snapshots(platform)
+    os.truncate(journal_path(platform.folder, 0), FILE_HEADER.itemsize)
+    platform.restart(0)
+    assert not snapshot_path(platform.folder, 0).exists()
+
+
+def test_a_snapshot_of_a_course_of_things_that_a_power_loss_took_is_never_built_upon(platform: Platform) -> None:
+    with_snapshots(platform)
+    paths = [snapshot_path(platform.folder, n) for n in range(2)]
+    journals = [journal_path(platform.folder, n) for n in range(2)]
+    lost = [(path.read_bytes(), journal.stat().st_size) for path, journal in zip(paths, journals, strict=True)]
+    assert all(synced_bytes(path, journal) > 0 for path, journal in zip(paths, journals, strict=True))
+    for number, journal in enumerate(journals):
+        os.truncate(journal, FILE_HEADER.itemsize)
+        platform.restart(number)
+    for part in np.split(transactions(6_000, seed=4), 16):
+        platform.offer(part)
+        platform.settle()
+    for number, (raw, size) in enumerate(lost):
+        assert journals[number].stat().st_size > size
+        paths[number].write_bytes(raw)  # its writer was in the middle of it when the power went
+        assert synced_bytes(paths[number], journals[number]) == 0
+        before = books_of(platform.nodes[number])
+        platform.restart(number)
+        assert_same(books_of(platform.nodes[number]), before)
+        assert not paths[number].exists()
+
+
+def test_a_power_loss_leaves_nothing_in_the_rings_of_the_nodes() -> None:
+    wiring = Wiring(2, 64, doors=1)
+    rings = [*wiring.from_clients, *(ring for row in wiring.peers for ring in row if ring is not None)]
+    for ring in rings:
+        ring.push(np.zeros(5, TRANSACTION))
+    for ring in wiring.replies:
+        ring.push(np.zeros(5, OUTCOME))
+    wiring.lose()
+    assert [len(ring) for ring in (*rings, *wiring.replies)] == [0] * 8
+    assert rings[0].push(np.zeros(64, TRANSACTION)) == 64
+    wiring.close()
 
 
 def test_a_torn_tail_is_cut_off_and_the_rest_restored(platform: Platform) -> None:

@@ -483,7 +483,6 @@ class Auditor:
         ends = {key: end_of(found) for key, found in legs.items()}
         applied = [key for key, end in ends.items() if end not in ("none", "undecided")]
         self.audit.unknown_applied = len(applied)
-        self.audit.undecided = sum(end == "undecided" for end in ends.values())
         for key, end in ends.items():
             if end == "half" and not quiet:
                 self.audit.in_transit += 1
@@ -493,9 +492,17 @@ class Auditor:
             self.audit.reasons.append(
                 f"{len(unknown)} transactions ended in doubt; the journals settle them: {len(applied)} were applied"
             )
-        if self.audit.undecided:
+        self._judge_undecided([key for key, end in ends.items() if end == "undecided"], quiet=quiet)
+
+    def _judge_undecided(self, ids: list[int], *, quiet: bool) -> None:
+        """Transfers that were begun and not decided: lawful only while a node that could decide them is missing."""
+        self.audit.undecided = len(ids)
+        if quiet:
+            self.audit.find("undecided", *ids)
+        if ids:
             self.audit.reasons.append(
-                f"{self.audit.undecided} of them are begun and not decided: their money is set aside until they are"
+                f"{len(ids)} of them are begun and not decided: their money is set aside "
+                + ("for good: all is at rest" if quiet else "until they are")
             )
 
 

@@ -16,6 +16,7 @@ ANOMALIES = {
     "failed_but_applied": "the client was told that it did not happen",
     "duplicated": "applied more than once",
     "torn": "one side applied without the other, or a transit account that is not level at rest",
+    "undecided": "begun and never decided: all is at rest, and the payer's money is still set aside",
     "dead_letter": "paid, but its payee never had it: the credit could not be booked, and the money stands on a transit account",
     "overdraft": "an account below zero",
     "log_gap": "positions missing from a shard's log",

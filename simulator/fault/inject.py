@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 def synced_bytes(pool: Pool, journals: Path, node: int) -> int:
     """How much of a dead node's journal its disk has for certain: what it synced itself, or a snapshot for its own sake."""
-    size = journal_path(journals, node).stat().st_size
+    journal = journal_path(journals, node)
+    size = journal.stat().st_size
     own = int(pool.row(node)["synced_bytes"])
-    return min(max(own, snapshot.synced_bytes(snapshot.snapshot_path(journals, node))), size)
+    return min(max(own, snapshot.synced_bytes(snapshot.snapshot_path(journals, node), journal)), size)
 
 
 class Injector:

@@ -69,8 +69,9 @@ class Journal:
     may have dropped the very pages that were not written (see `docs/design.md`).
     """
 
-    def __init__(self, fd: int, durability: Durability, *, size: int, frames: int) -> None:
+    def __init__(self, fd: int, durability: Durability, *, size: int, frames: int, last_at: int) -> None:
         self._fd = fd
+        self._last_at = last_at
         self._durability = durability
         self._frame = np.zeros(1, FRAME)
         self._frame["magic"] = FRAME_MAGIC
@@ -95,8 +96,9 @@ class Journal:
         header["hot_split"] = shape.split.ways
         header["remember"] = shape.remember
         fd = os.open(journal_path(folder, node), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
-        journal = cls(fd, durability, size=0, frames=0)
+        journal = cls(fd, durability, size=0, frames=0, last_at=0)
         journal._write([_sealed(header)])
+        journal._frame["checksum"] = header["checksum"]
         os.fsync(fd)
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -116,18 +118,26 @@ class Journal:
         os.ftruncate(fd, reader.end)
         os.lseek(fd, reader.end, os.SEEK_SET)
         os.fdatasync(fd)
-        return cls(fd, durability, size=reader.end, frames=reader.frames)
+        journal = cls(fd, durability, size=reader.end, frames=reader.frames, last_at=reader.last_at)
+        journal._frame["checksum"] = checksum_at(reader.path, reader.last_at)
+        return journal
 
     @property
     def frames(self) -> int:
         """How many frames it has."""
         return int(self._frame["number"][0])
 
+    @property
+    def last(self) -> tuple[int, int]:
+        """(where its last frame begins, the checksum of that): two journals that agree in both are the same up to there."""
+        return self._last_at, int(self._frame["checksum"][0])
+
     def append(self, records: NDArray[np.void], now_ns: int) -> int:
         """Writes one frame of `records` (RECORD, contiguous), not synced; returns its bytes. Raises OSError."""
         self._frame["number"] += 1
         self._frame["count"] = len(records)
         self._frame["committed_ns"] = now_ns
+        self._last_at = self.size
         body = records.view(np.uint8).data
         return self._write([_sealed(self._frame, body), body])
 
@@ -172,6 +182,16 @@ def read_header(path: Path) -> Any:  # noqa: ANN401  one FILE_HEADER record; num
             f"{path}: written in version {header['version'][0]} of the format; this reads version {VERSION}"
         )
     return header[0]
+
+
+def checksum_at(path: Path, at: int) -> int | None:
+    """The checksum that a frame beginning at this byte carries (at 0: the file header); None if nothing is there."""
+    try:
+        with path.open("rb") as file:
+            raw = os.pread(file.fileno(), _CHECKSUM_BYTES, at)
+    except OSError:
+        return None
+    return int.from_bytes(raw, "little") if len(raw) == _CHECKSUM_BYTES else None
 
 
 def write_tail(source: Path, start: int, to: Path) -> None:
@@ -244,16 +264,18 @@ def gather(
 class JournalReader:
     """Reads the frames of a journal in order, in bounded memory (one stretch of the file at a time).
 
-    `start` and `frames` say where to begin: behind a snapshot, the byte and how many frames lie before it. After iteration
-    `end` is the byte behind the last whole frame and `torn_bytes` how much follows it. Raises JournalError when a damaged
+    `start` and `frames` say where to begin: behind a snapshot, the byte and how many frames lie before it, and `last_at` where
+    the last of those begins (0: the file header). After iteration `end` is the byte behind the last whole frame, `last_at` where that
+    begins, and `torn_bytes` how much follows it. Raises JournalError when a damaged
     frame is followed by a sound one: then the damage is not a torn tail, and nothing behind it can be trusted.
     """
 
-    def __init__(self, path: Path, *, start: int = FILE_HEADER.itemsize, frames: int = 0) -> None:
+    def __init__(self, path: Path, *, start: int = FILE_HEADER.itemsize, frames: int = 0, last_at: int = 0) -> None:
         self.path = path
         self.header = read_header(path)
         self.frames = frames
         self.end = start
+        self.last_at = last_at
         self.torn_bytes = 0
 
     def __iter__(self) -> Iterator[tuple[int, NDArray[np.void]]]:
@@ -280,6 +302,7 @@ class JournalReader:
                 if run is not None:
                     stretch = stretch[run.size :]
                     self.end += run.size
+                    self.last_at = self.end - FRAME.itemsize - int(run.counts[-1]) * RECORD.itemsize
                     self.frames += len(run.counts)
                     yield run
                     continue

@@ -133,12 +133,17 @@ class Pool:
         return process.start(f"node {node}", serve, node, self.shape, self.wiring, self.board, **self._options)
 
     def halt(self) -> None:
-        """Kills every node at once, as a power loss does; `supervise` starts them again."""
+        """Kills every node at once, as a power loss does; `supervise` starts them again.
+
+        What was in a ring to or from a node goes too: the rings are memory of this process and would outlive what a power loss
+        takes. Gateways are other machines; what is on its way to them arrives.
+        """
         for child in self._processes:
             if child.pid is not None and child.is_alive():
                 child.kill()
         for child in self._processes:
             child.join()
+        self.wiring.lose()
         # All start together, and each must wait for the others' journals: none may take an old state for a living peer's.
         self.board.nodes["state"] = NodeState.STARTING
 

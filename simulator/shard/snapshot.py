@@ -5,7 +5,8 @@ only the pages that the node touches meanwhile. It becomes the node's snapshot b
 and then the file itself were synced. So there is always at most one, and it is whole. One that fails to be written (a full
 disk) is no loss: the one before, or none, and a longer replay.
 
-    header   64 bytes: checksum (xxh3-64 of all that follows), magic, version, journal bytes and frames at that point, size, node
+    header   64 bytes: checksum (xxh3-64 of all that follows), magic, version, journal bytes and frames at that point, size, node,
+             where the last of those frames begins and its checksum
     books    every array of `Books`, raw; of shards that are not owned nothing, of `entries` only the rows in use
     outbox   count and messages (TRANSACTION) for each peer that had not acknowledged them
 """
@@ -19,6 +20,7 @@ import numpy as np
 import xxhash
 
 from simulator.ledger.books import BY_ACCOUNT, BY_PLACE, BY_SHARD, rows_of
+from simulator.shard.journal import checksum_at
 from simulator.transaction import TRANSACTION
 
 if TYPE_CHECKING:
@@ -38,19 +40,22 @@ _HEADER = np.dtype(
         ("journal_bytes", "<u8"),
         ("journal_frames", "<u8"),
         ("payload_bytes", "<u8"),
-        ("_", "<u8", (2,)),
+        ("last_at", "<u8"),
+        ("last_checksum", "<u8"),
     ]
 )
 _MAGIC = 0x5350414E53_4D4953  # "SIMSNAPS"
-_VERSION = 2
+_VERSION = 3
 assert _HEADER.itemsize == 64, _HEADER.itemsize  # noqa: PLR2004, S101  an on-disk format
 
 
 class Point(NamedTuple):
-    """Where in the journal a snapshot stands."""
+    """Where in the journal a snapshot stands, and which journal that is: one that a power loss cut may have grown again."""
 
     journal_bytes: int
     journal_frames: int
+    last_at: int = 0  # where the last of these frames begins; 0: there is none, and what counts is the file header
+    last_checksum: int = 0
 
 
 def snapshot_path(folder: Path, node: int) -> Path:
@@ -92,7 +97,7 @@ def write(path: Path, node: int, books: Books, outbox: list[NDArray[Any]], point
         parts += [_raw(np.array([len(messages)], np.int64)), _raw(messages)]
     header = np.zeros(1, _HEADER)
     header["magic"], header["version"], header["node"] = _MAGIC, _VERSION, node
-    header["journal_bytes"], header["journal_frames"] = point
+    header["journal_bytes"], header["journal_frames"], header["last_at"], header["last_checksum"] = point
     header["payload_bytes"] = sum(len(part) for part in parts)
     digest = xxhash.xxh3_64(header.tobytes()[8:])
     for part in parts:
@@ -109,8 +114,19 @@ def write(path: Path, node: int, books: Books, outbox: list[NDArray[Any]], point
     unfinished.rename(path)
 
 
-def synced_bytes(path: Path) -> int:
-    """How much of its journal was synced for a snapshot's sake; 0 if there is none that is whole."""
+def _is_of(header: Any, journal: Path) -> bool:  # noqa: ANN401  one _HEADER record
+    """Whether the journal still has what it had when the snapshot was written. A longer one may be of another course of things.
+
+    A power loss may cut a journal below its snapshot (whose writer was in the middle of it), and then it grows again.
+    """
+    return bool(
+        header["journal_bytes"] <= journal.stat().st_size
+        and checksum_at(journal, int(header["last_at"])) == header["last_checksum"]
+    )
+
+
+def synced_bytes(path: Path, journal: Path) -> int:
+    """How much of its journal was synced for a snapshot's sake; 0 if there is none that is whole, and of this journal."""
     try:
         with path.open("rb") as file:
             raw = file.read(_HEADER.itemsize)
@@ -120,7 +136,12 @@ def synced_bytes(path: Path) -> int:
     if len(raw) < _HEADER.itemsize:
         return 0
     header = np.frombuffer(raw, _HEADER, 1)[0]
-    whole = header["magic"] == _MAGIC and header["payload_bytes"] == size - _HEADER.itemsize
+    whole = (
+        header["magic"] == _MAGIC
+        and header["version"] == _VERSION
+        and header["payload_bytes"] == size - _HEADER.itemsize
+        and _is_of(header, journal)
+    )
     return int(header["journal_bytes"]) if whole else 0
 
 
@@ -144,12 +165,11 @@ class _Reader:
         return found
 
 
-def read(
-    path: Path, node: int, books: Books, peers: int, journal_bytes: int
-) -> tuple[Point, list[NDArray[Any]]] | None:
+def read(path: Path, node: int, books: Books, peers: int, journal: Path) -> tuple[Point, list[NDArray[Any]]] | None:
     """Fills fresh `books` from a snapshot and returns its point and outboxes.
 
-    None, with the books untouched, if there is none that is whole and no newer than the `journal_bytes` there are.
+    None, with the books untouched, if there is none that is whole, no newer than the journal, and of this journal. Such a one
+    must be thrown away (`discard`) before the journal grows.
     """
     try:
         raw = path.read_bytes()
@@ -163,7 +183,7 @@ def read(
         and header["version"] == _VERSION
         and header["node"] == node
         and header["payload_bytes"] == len(raw) - _HEADER.itemsize
-        and header["journal_bytes"] <= journal_bytes
+        and _is_of(header, journal)
         and header["checksum"] == xxhash.xxh3_64_intdigest(memoryview(raw)[8:])
     )
     if not sound:
@@ -172,4 +192,10 @@ def read(
     for part in _parts(books):
         reader.into(part)
     outbox = [reader.messages() for _ in range(peers)]
-    return Point(int(header["journal_bytes"]), int(header["journal_frames"])), outbox
+    point = Point(*(int(header[name]) for name in ("journal_bytes", "journal_frames", "last_at", "last_checksum")))
+    return point, outbox
+
+
+def discard(path: Path) -> None:
+    """Takes away a snapshot that `read` did not accept, so that nothing is ever built upon it. Raises OSError."""
+    path.unlink(missing_ok=True)

@@ -57,7 +57,7 @@ from simulator.shard.layout import (
 )  # fmt: skip
 from simulator.shard.move import Mover
 from simulator.shard.poison import DEFAULT_RULES, Calls, PoisonGuard, PoisonRules, nothing
-from simulator.shard.ring import TAIL, Doorbell, Ring, push_wrapped, release, waiting
+from simulator.shard.ring import HEAD, TAIL, Doorbell, Ring, push_wrapped, release, waiting
 from simulator.shard.snapshot import Point, snapshot_path
 from simulator.shard.split import as_asked, parts_of
 from simulator.shard.throttle import TokenBucket
@@ -106,6 +106,12 @@ class Wiring:
         for ring in (*self.replies, *(ring for door in self.doors for ring in door.replies)):
             ring.pop(scratch)
 
+    def lose(self) -> None:
+        """Empties the rings into and between the nodes, and those to the dispatcher; no node may be alive."""
+        peers = (ring for row in self.peers for ring in row if ring is not None)
+        for ring in (*self.from_clients, *peers, *self.replies):
+            ring.cursors[TAIL] = ring.cursors[HEAD]
+
     def close(self) -> None:
         """Closes this process's ends of the doorbells; rings are memory, and go with their last user."""
         for bell in (*self.node_bells, self.dispatcher_bell, *(door.bell for door in self.doors)):
@@ -136,6 +142,7 @@ class Node:
         self.snapshot_records = snapshot_records
         self.since_snapshot = 0
         self.snapshot_pid = 0
+        self.abandoned = 0  # undecided transfers whose votes were buried: no other will come
         self.books = open_books(shape, node, any_shard=movable)
         self.wiring = wiring
         self.doors = Doors(wiring.doors, node, self.row) if wiring.doors else None
@@ -198,9 +205,10 @@ class Node:
         only after reading its journal. So among several that recover the journal is read once more, when all are that far.
         """
         began = time.monotonic_ns()
-        found = snapshot.read(
-            snapshot_path(self.folder, self.node), self.node, self.books, len(self.outbox), path.stat().st_size
-        )
+        kept = snapshot_path(self.folder, self.node)
+        found = snapshot.read(kept, self.node, self.books, len(self.outbox), path)
+        if found is None:
+            snapshot.discard(kept)  # before the journal grows past it, and it looks like one of this journal
         point, unsent = found or (Point(FILE_HEADER.itemsize, 0), [])
         if self.mover is not None:
             self.mover.find_owners()
@@ -208,7 +216,7 @@ class Node:
         self.books.now_ns[0] = self.now_ns()  # the term of holds found in the journal begins now
         place, numbers = self.books.place.copy(), self.books.sequence_out.copy()  # as the journal begins to be read
         peers_know = all(int(self.board.nodes["state"][b]) > NodeState.RECOVERED for b, _ in self.peers)
-        reader = JournalReader(path, start=point.journal_bytes, frames=point.journal_frames)
+        reader = JournalReader(path, start=point.journal_bytes, frames=point.journal_frames, last_at=point.last_at)
         astray = 0
         replayed = 0
         view, sequence = self._view(place), numbers.copy()
@@ -349,6 +357,7 @@ class Node:
             lsn: int = bury(self.books, slots, at, self.records, self.pending, self.marks)
         else:
             lsn = bury_message(self.books, slots, at, self.records, self.marks, self.outbox, self.outbox_head)
+            self.abandoned += lsn >= 0 and slots[at]["message"] == Message.VOTE
         return lsn
 
     def _has_room(self) -> bool:
@@ -453,7 +462,7 @@ class Node:
         if self.snapshot_pid or self.since_snapshot < self.snapshot_records or self.durability == Durability.MEMORY:
             return
         self.since_snapshot = 0
-        point = Point(self.journal.size, self.journal.frames)
+        point = Point(self.journal.size, self.journal.frames, *self.journal.last)
         try:
             self.snapshot_pid = os.fork()
         except OSError:
@@ -521,6 +530,7 @@ class Node:
         """Whether anything here still waits for room or for a peer."""
         return bool(
             self.marks[REPLIES]
+            or self.books.undecided[0] > self.abandoned
             or self.handed_on_count.any()
             or (self.outbox_forgotten < self.outbox_head).any()
             or any(len(ring) for ring in self.inbound)
