@@ -19,8 +19,9 @@ test: $(STAMP)  ## set up everything and pass the tests
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.warm
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-soak: $(STAMP)  ## 200 random kills under load, about four minutes; passes if every transaction and every yuan is there
+soak: $(STAMP)  ## 300 random kills under load, about six minutes; passes if every transaction and every yuan is there
 	$(BIN)/sim run scenarios/soak.yaml
+	$(BIN)/sim run scenarios/soak-tcc.yaml
 
 overload: $(STAMP)  ## ten times what the platform is provisioned for, in each way of being full, about four minutes
 	@for mode in refuse block drop_oldest; do \

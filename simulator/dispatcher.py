@@ -315,7 +315,9 @@ def settle(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
         tallies.by_kind[kind - 1, status] += 1
         tallies.by_reason[status, reason] += 1
         note_keys(tallies, split, hot, m, status, now_ns - m["intended_ns"])
-        if status == _REJECTED and reason in (_OVERFLOW, _LIMIT):
+        # A refusal that was logged is a decision like any other; only one that was not says that there was no room.
+        no_room = status == _REJECTED and reason in (_OVERFLOW, _LIMIT) and lsn == 0
+        if no_room:
             tallies.refused[now_second] += 1
         if status == _OK:
             note(dense.response, tallies.totals, RESPONSE, slot_of_second, kind, node, now_ns - m["intended_ns"])
@@ -332,7 +334,7 @@ def settle(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
             elif epoch == flight.epoch[shard]:
                 flight.acknowledged_lsn[shard] = max(flight.acknowledged_lsn[shard], lsn)
         write_history(history, history_count, m, lsn, shard, flags, status, reason)
-        good = int64(not is_bad(status, reason))
+        good = int64(not is_bad(status, reason) or (status == _REJECTED and reason == _LIMIT and not no_room))
         note_answered(settings, fleet, 0, node, now_ns, now_ns - m["fired_ns"], good)
         tallies.shard_in_flight[shard] -= 1
         m["id"] = 0

@@ -321,7 +321,9 @@ class Ledger:
     def _try(self, near: Shard, far: Shard, asked: Asked) -> None:  # noqa: ARG002  one signature for three
         entry, lsn = far.known.get(asked.id), far.log()
         if entry is not None:
-            if entry.far != "tried":
+            if not same_transfer(entry.asked, asked):
+                self.send(Message.VOTE, asked, Reason.DUPLICATE)
+            elif entry.far != "tried":
                 self.send(Message.VOTE, asked, Reason.STATE)
             return
         full = far.open_holds + far.tries >= self.shape.remember // 2
@@ -336,7 +338,9 @@ class Ledger:
 
     def _confirm(self, near: Shard, far: Shard, asked: Asked) -> None:
         entry, lsn = far.known.get(asked.id), far.log()
-        if entry is not None and entry.far == "tried":
+        if entry is not None and not same_transfer(entry.asked, asked):
+            self.alarms += 1
+        elif entry is not None and entry.far == "tried":
             self._settle_try(far, asked)
             self.transit_in[far.number, near.number] += asked.amount
             self.available[asked.payee] += asked.amount
@@ -350,6 +354,8 @@ class Ledger:
         answer = Answer(Status.REJECTED, Reason.NODE_DOWN, far.number, lsn)
         if entry is None:
             far.known[asked.id] = Known(asked, answer, far="suspended")
+        elif not same_transfer(entry.asked, asked):
+            return
         elif entry.far == "tried":
             self._settle_try(far, asked)
             entry.far, entry.answer = "rolled back", answer
@@ -367,6 +373,11 @@ class Ledger:
         self.available[asked.payee] += asked.amount
         answer = Answer(Status.OK, Reason.NONE, far.number, far.log())
         far.known[asked.id] = Known(asked, answer, asked.amount, refundable=asked.kind != Kind.REFUND)
+
+
+def same_transfer(one: Asked, other: Asked) -> bool:
+    """Whether two requests of one id are about the same parties and amount."""
+    return (one.payer, one.payee, one.amount) == (other.payer, other.payee, other.amount)
 
 
 _AT_THE_PAYEE = (

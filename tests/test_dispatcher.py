@@ -350,6 +350,18 @@ def test_a_refusal_for_want_of_room_does_not_settle_what_was_asked_again() -> No
     assert (desk.dispatcher.in_flight, desk.count(Status.OK), desk.count(Status.REJECTED)) == (0, 1, 0)
 
 
+def test_a_limit_that_was_logged_is_a_decision_and_one_that_was_not_is_want_of_room() -> None:
+    backend = Silent()
+    desk = Desk(backend)
+    desk.dispatcher.release(batch_of(2), 0)
+    asked = np.sort(np.concatenate(backend.taken), order="id")
+    answers = answers_to(asked, Status.REJECTED, Reason.LIMIT)
+    answers["lsn"] = [0, 5]
+    desk.dispatcher.settle(answers, 1)
+    assert desk.reason(Status.REJECTED, Reason.LIMIT) == 2
+    assert int(desk.dispatcher.tallies.refused.sum()) == 1
+
+
 def test_history_tells_how_each_transaction_ended() -> None:
     backend = Silent()
     desk = Desk(backend, in_flight=3)

@@ -355,11 +355,27 @@ def test_a_line_that_was_cut_by_a_crash_is_taken_away(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:30])
     letters = DeadLetters(path, lines_max=10)
-    assert letters.knows(0, 4)
-    assert not letters.knows(0, 5)
+    assert letters.knows(0, 4, 4)
+    assert not letters.knows(0, 5, 5)
+    assert not letters.knows(0, 4, 5)  # another transaction has the position now
     assert letters.write(one_letter(5))
     letters.close()
     assert [json.loads(line)["id"] for line in path.read_text("utf-8").splitlines()] == [4, 5]
+
+
+def test_lines_of_positions_that_a_power_loss_took_are_taken_away_and_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "letters"
+    letters = DeadLetters(path, lines_max=10)
+    assert all(letters.write(one_letter(number)) for number in (3, 4, 5))
+    assert letters.write({**one_letter(9), "shard": 1})
+    assert letters.write({**one_letter(6), "lsn": 0})
+    letters.close()
+    letters = DeadLetters(path, lines_max=10)
+    letters.drop_beyond({0: 3})  # shard 1 is another node's now
+    assert (letters.lines, letters.size) == (3, path.stat().st_size)
+    assert letters.write(one_letter(7))
+    letters.close()
+    assert [json.loads(line)["id"] for line in path.read_text("utf-8").splitlines()] == [3, 9, 6, 7]
 
 
 def test_a_full_disk_costs_the_line_and_not_the_node(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sim_process
 
 from simulator.backend.embedded import EmbeddedBackend
 from simulator.ledger.books import Books
+from simulator.ledger.output import GAPS, REFUSED
 from simulator.shard.journal import JournalError, JournalReader, journal_path
 from simulator.shard.layout import FILE_HEADER, Board, Durability, NodeState, Shape
 from simulator.shard.ring import TAIL
@@ -292,6 +293,18 @@ def test_a_power_loss_leaves_nothing_in_the_rings_of_the_nodes() -> None:
     assert [len(ring) for ring in (*rings, *wiring.replies)] == [0] * 8
     assert rings[0].push(np.zeros(64, TRANSACTION)) == 64
     wiring.close()
+
+
+def test_what_a_node_has_counted_on_the_board_stays_when_it_is_started_again(platform: Platform) -> None:
+    row = platform.board.nodes[0]
+    for number in (3, 4):
+        platform.nodes[0].marks[REFUSED] += number
+        platform.nodes[0].marks[GAPS] += 1
+        platform.nodes[0].publish()
+        platform.nodes[0].publish()
+        platform.restart(0)
+        platform.nodes[0].publish()
+    assert (int(row["refused"]), int(row["sequence_gaps"]), int(row["alarms"])) == (7, 2, 0)
 
 
 def test_a_torn_tail_is_cut_off_and_the_rest_restored(platform: Platform) -> None:

@@ -582,6 +582,12 @@ MISTAKES = {
         "backend.embedded.balance_limit: ",
         "leave balance_limit or rebalance out",
     ),
+    "a limit that sub-accounts would multiply": (
+        "nodes: 2",
+        "nodes: 2, balance_limit: 20000 CNY, hot_account: {split: 4}",
+        "backend.embedded.balance_limit: ",
+        "leave balance_limit or hot_account out",
+    ),
     "an unknown durability": ("nodes: 2", "durability: grup", "backend.embedded.durability: ", "did you mean group?"),
     "two backends": ("embedded:", "noop: {}\n  embedded:", "x.yaml:6: backend: ", "embedded and noop are named"),
     "an unknown backend": ("embedded:", "embeded:", "x.yaml:7: backend.embeded: ", "did you mean embedded?"),

@@ -267,6 +267,7 @@ TO_STATE: dict[Far, tuple[Message, ...]] = {
     Far.ROLLED_BACK: (Message.TRY, Message.CANCEL),
     Far.SUSPENDED: (Message.CANCEL,),
     Far.REFUSED: (Message.TRY,),
+    Far.OTHER: (Message.TRY,),
 }
 
 
@@ -277,18 +278,19 @@ def test_the_payees_shard_does_what_its_table_says(state: Far, what: Message) ->
     if state == Far.REFUSED:
         node.books.accounts[0, AVAILABLE] += 5  # there is no room for ten more
     for sequence, earlier in enumerate(TO_STATE[state], 1):
-        assert node.take(message(earlier, sequence, PAID)) == 1
+        about = replace(PAID, payer=2 * SHARDS) if state == Far.OTHER else PAID  # of another client of the same home
+        assert node.take(message(earlier, sequence, about)) == 1
     node.collect()
-    assert far_state(node.books, int(node.books.place[1]), np.uint64(PAID.id)) == state
+    assert far_state(node.books, int(node.books.place[1]), message_of(PAID)[0]) == state
     before, sent = node.books.accounts.copy(), int(node.outbox_head[0])
     assert node.take(message(what, len(TO_STATE[state]) + 1, PAID)) == 1
     records, replies = node.collect()
     after, leg = FAR_LIFE_CYCLE[state, what]
     assert records["leg"].tolist() == [leg]
     assert len(replies) == 0
-    assert far_state(node.books, int(node.books.place[1]), np.uint64(PAID.id)) == after
-    assert node.books.tries[1] == (after == Far.TRIED)
-    assert node.books.incoming.sum() == (PAID.amount if after == Far.TRIED else 0)
+    assert far_state(node.books, int(node.books.place[1]), message_of(PAID)[0]) == after
+    assert node.books.tries[1] == (after in (Far.TRIED, Far.OTHER))
+    assert node.books.incoming.sum() == (PAID.amount if after in (Far.TRIED, Far.OTHER) else 0)
     assert node.marks[ALARMS] == (leg == Leg.ALARM)
     credited = PAID.amount if leg == Leg.CONFIRMED else 0
     assert (node.books.accounts - before)[:, AVAILABLE].sum() == credited
@@ -588,6 +590,47 @@ def test_a_vote_that_the_books_contradict_is_an_alarm_and_books_nothing() -> Non
     records, replies = node.collect()
     assert (records["leg"].tolist(), len(replies), node.marks[ALARMS]) == ([Leg.ALARM], 0, 1)
     assert node.state_of(7) == State.TRYING
+
+
+def test_a_try_of_an_id_that_another_home_has_is_refused_as_a_duplicate_and_its_home_is_told() -> None:
+    node = Node(TCC, 1)
+    other = replace(PAID, payer=2)  # from shard 2, of node 0 too; its window does not know that the id is taken
+    assert node.take(message(Message.TRY, 1, PAID)) == 1
+    assert node.take(message(Message.TRY, 1, other)) == 1
+    records, _ = node.collect()
+    assert [(int(r["leg"]), int(r["reason"])) for r in records] == [
+        (Leg.TRIED, Reason.NONE), (Leg.REFUSED, Reason.DUPLICATE)
+    ]  # fmt: skip
+    votes = node.outbox[0, : int(node.outbox_head[0])]
+    assert [(int(v["payer"]), int(v["slot"])) for v in votes] == [(0, Reason.NONE), (2, Reason.DUPLICATE)]
+    assert node.take(message(Message.CANCEL, 2, other)) == 1  # it was restarted before it knew
+    assert node.take(message(Message.CONFIRM, 3, other)) == 1  # which must never come
+    assert node.books.transit_in.sum() == 0
+    assert node.take(message(Message.CONFIRM, 2, PAID)) == 1
+    records, _ = node.collect()
+    assert records["leg"].tolist() == [Leg.PASSED, Leg.ALARM, Leg.CONFIRMED]
+    assert (node.books.transit_in[1, 0], node.books.transit_in[1, 2]) == (PAID.amount, 0)
+
+
+def test_a_hold_whose_decision_was_buried_does_not_keep_those_behind_it_from_their_expiry() -> None:
+    node = Node(TCC, 0)
+    for key in (1, 2, 3):
+        node.ask(Asked(key, Kind.AUTHORIZE, 0, 1, 10 * key))
+    post = Asked(4, Kind.POST, 0, 1, 10, related=1)
+    assert node.take(message_of(post)) == 1
+    node.books.now_ns[0] = 10**12
+    assert expire(node.books, 1, node.journal, node.marks) == 0
+    vote = message(Message.VOTE, 1, post)
+    bury_message(node.books, vote, 0, node.journal, node.marks, node.outbox, node.outbox_head)
+    assert expire(node.books, 1, node.journal, node.marks) == 2
+    assert expire(node.books, 1, node.journal, node.marks) == 0  # it goes round, and ends
+    assert node.books.accounts[0].tolist() == [90, 10]
+    entries = node.books.entries[node.books.entries["state"] == State.TRYING]
+    abort_undecided(
+        node.books, entries, 0, node.journal, node.marks, node.outbox, node.outbox_head
+    )  # as a restart does
+    assert expire(node.books, 1, node.journal, node.marks) == 1
+    assert node.books.accounts[0].tolist() == [100, 0]
 
 
 def test_what_waits_for_another_try_holds_back_its_pair_in_its_direction_only() -> None:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from simulator.shard.journal import Frames
 
 _LISTED_BUCKETS = 256  # more than that, and the list is a sample: the counts say "at least"
+_LISTED_TRANSACTIONS = 50_000  # listed at once, about: their rows and records are Python objects, some 2 KB each
 
 
 class Auditor:
@@ -371,12 +372,13 @@ class Auditor:
                 f"`durability: memory` writes no journal: {len(differ)} of {BUCKETS} buckets differ, but nothing can be named"
             )
             return
-        if len(differ) > _LISTED_BUCKETS:
+        most = listed_buckets(self.audit.transactions)
+        if len(differ) > most:
             self.audit.reasons.append(
                 "more than could be listed is wrong: counts of lost, phantom, invented, altered, duplicated are at least these"
             )
         wanted = np.zeros(BUCKETS, np.bool_)
-        wanted[differ[:_LISTED_BUCKETS]] = True
+        wanted[differ[:most]] = True
         before = self._explained()
         self._list(wanted, aside, quiet=quiet)
         if self._explained() == before:
@@ -504,6 +506,11 @@ class Auditor:
                 f"{len(ids)} of them are begun and not decided: their money is set aside "
                 + ("for good: all is at rest" if quiet else "until they are")
             )
+
+
+def listed_buckets(transactions: int) -> int:
+    """How many buckets may be listed, so that the list has room in memory however long the run was: one at least."""
+    return max(1, min(_LISTED_BUCKETS, _LISTED_TRANSACTIONS * BUCKETS // max(transactions, 1)))
 
 
 def _ends(rows: NDArray[np.void]) -> NDArray[np.void]:

@@ -1,8 +1,11 @@
 """Idempotency keys and the ids of the ledger: one stable function, so that every gateway and the auditor agree on it.
 
 A key's id is 63 bits of its BLAKE2b digest. Two of n keys have the same id with probability below n² / 2⁶⁴: 5·10⁻⁸ for a
-million keys, 5·10⁻⁴ for a hundred million. Two such keys that name different payments never mix: the ledger refuses the second
-as a duplicate.
+million keys, 5·10⁻⁴ for a hundred million.
+
+The ledger knows an id in its payer's shard only. There two such keys that name different payments never mix: the second is
+refused as a duplicate. The same key, or one with the same id, for payers in two shards is two ids to the ledger, and both may be
+booked; across payers only the gateway that has answered the first one can refuse the second, as long as it remembers it.
 """
 
 from __future__ import annotations

@@ -298,8 +298,9 @@ class LedgerClient:
         if slot >> 16 & _USES != self._uses[index]:
             self.stray += 1
             return
-        if self._again[index] and reason in _NO_ROOM:
-            # A refusal for want of room speaks for one copy only, and the other may be booked: ask until there is a decision.
+        if self._again[index] and reason in _NO_ROOM and lsn == 0:
+            # A refusal for want of room that was not logged speaks for one copy only, and the other may be booked: ask until
+            # there is a decision.
             self._retry[int(self._table["node"][index])].append(index)
             return
         self._settle(index, Decision(status, reason, shard, lsn))

@@ -13,6 +13,7 @@ import numpy as np
 from simulator.kernel import inlined, int64, kernel
 from simulator.ledger.credit import credit_here, has_room, send_back, take_back
 from simulator.ledger.flaws import PoisonError, flaw_at_home, flaw_of_far_leg, is_poisoned
+from simulator.ledger.holds import wait_no_more
 from simulator.ledger.output import (
     ALARMS,
     FLAW,
@@ -29,6 +30,7 @@ from simulator.ledger.output import (
 from simulator.ledger.tcc import (
     FAR_LEG,
     HOME_LEG,
+    Far,
     Home,
     abort,
     begin,
@@ -46,7 +48,7 @@ from simulator.ledger.tcc import (
     waits_in_slot,
 )  # fmt: skip
 from simulator.shard.layout import SENDS, Leg, Message
-from simulator.transaction import Reason, Status
+from simulator.transaction import Kind, Reason, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 _OK, _REJECTED = int(Status.OK), int(Status.REJECTED)
 _NONE, _STATE, _LIMIT, _NODE_DOWN = int(Reason.NONE), int(Reason.STATE), int(Reason.LIMIT), int(Reason.NODE_DOWN)
+_DUPLICATE = int(Reason.DUPLICATE)
 _POISON, _DEAD = int(Reason.POISON), int(Leg.DEAD)
 _BEGIN, _COMMIT, _ABORT, _TRIED, _REFUSED = (
     int(leg) for leg in (Leg.BEGIN, Leg.COMMIT, Leg.ABORT, Leg.TRIED, Leg.REFUSED)
@@ -68,7 +71,8 @@ _CONFIRMED, _ROLLED_BACK, _SUSPENDED, _PASSED, _ALARM, _SEND_BACK, _TAKE_BACK = 
 _CREDIT, _UNSAFE_CREDIT, _TRY, _CONFIRM, _CANCEL, _VOTE, _RETURN = (
     int(message) for message in Message if message is not Message.REQUEST
 )
-_TRYING_AT_HOME = int(Home.TRYING)
+_POST = int(Kind.POST)
+_TRYING_AT_HOME, _OTHER_AT_FAR = int(Home.TRYING), int(Far.OTHER)
 # By leg, the message that it sends, 0 for none.
 _SENDS = np.array([SENDS.get(Leg(leg), 0) for leg in range(max(Leg) + 1)], np.int64)
 
@@ -149,14 +153,15 @@ def take_part_here(
     m: np.void,
 ) -> None:
     """Takes a TRY, CONFIRM or CANCEL at the payee's shard, as the table says."""
-    leg = FAR_LEG[far_state(books, books.place[shard], m["id"]), int64(m["message"])]
+    state = far_state(books, books.place[shard], m)
+    leg = FAR_LEG[state, int64(m["message"])]
     reason = _NONE
     if leg == _TRIED:
         reason = objection(books, shard, m)
         if reason != _NONE:
             leg = _REFUSED
     elif leg == _REFUSED:
-        reason = _STATE
+        reason = _DUPLICATE if state == _OTHER_AT_FAR else _STATE
     elif leg == _ALARM:
         marks[ALARMS] += 1
     lsn = write(books, journal, marks, shard, leg, reason, m)
@@ -286,6 +291,8 @@ def bury_message(
         return lsn
     if message == _VOTE or message == _CANCEL:
         marks[ALARMS] += 1
+        if message == _VOTE and m["kind"] == _POST:
+            wait_no_more(books, books.place[shard], m["related"])
         return write(books, journal, marks, shard, _ALARM, _POISON, m)
     lsn = write(books, journal, marks, shard, _DEAD, _POISON, m)
     break_promise(books, shard, lsn, m)

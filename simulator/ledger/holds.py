@@ -3,7 +3,8 @@
 A term is the same for all holds, so they expire in the order they were made and a queue is enough. A completed hold stays in the
 queue until it is at its front, or until the queue is full and is swept: open holds are at most half of it (`pending_max`), so
 a sweep always makes room, and costs as much as the pushes since the one before. A hold of which a post is under way
-(`protocol: tcc`) waits at the front until that is decided, and those behind it with it.
+(`protocol: tcc`) waits at the front until that is decided, and those behind it with it; unless its decision was buried as a
+dead letter, which no other follows before a restart: then it goes round, and holds nobody back.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from simulator.kernel import inlined, int64, kernel
 from simulator.ledger.books import AVAILABLE, RESERVED, Books, State
 from simulator.ledger.flaws import Flaw
+from simulator.ledger.output import FLAW, JOURNAL, TAKEN
 from simulator.ledger.window import find
 from simulator.shard.layout import Leg
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 _HELD, _CLOSED, _POSTING = int(State.HELD), int(State.CLOSED), int(State.POSTING)
 _EXPIRE = int(Leg.EXPIRE)
-_JOURNAL, _TAKEN, _FLAW = 0, 4, 5  # positions in `marks`, as in simulator.ledger.output
+_NEVER = -1  # in place of the time a hold was made: its post will not be decided in this life of the node
 _FLAW_RESERVED = int(Flaw.RESERVED)
 
 
@@ -64,13 +66,24 @@ def note_hold(books: Books, place: int, key: np.uint64) -> None:
 
 
 @kernel
-def expire(books: Books, term_ns: int, journal: NDArray[np.void], marks: NDArray[np.int64]) -> int:
+def wait_no_more(books: Books, place: int, key: np.uint64) -> None:
+    """Marks a hold whose post will not be decided, so that it does not keep those behind it from their expiry."""
+    circle = books.hold_ids.shape[1]
+    for at in range(books.hold_ends[place, 0], books.hold_ends[place, 1]):
+        if books.hold_ids[place, at % circle] == key:
+            books.hold_made_ns[place, at % circle] = _NEVER
+
+
+@kernel
+def expire(  # noqa: PLR0915  one pass over each queue, straight
+    books: Books, term_ns: int, journal: NDArray[np.void], marks: NDArray[np.int64]
+) -> int:
     """Releases every hold older than its term, as far as the open frame has room; returns how many.
 
     A hold that has more left than its account has reserved is left as it is and not looked at again: marks[FLAW] then says
     so, marks[TAKEN] has its id, and the rest waits for the next call.
     """
-    marks[_FLAW] = 0
+    marks[FLAW] = 0
     shards = np.uint32(books.shards)
     circle = books.hold_ids.shape[1]
     released = 0
@@ -78,13 +91,21 @@ def expire(books: Books, term_ns: int, journal: NDArray[np.void], marks: NDArray
         place = books.place[shard]
         if place < 0:
             continue
-        while books.hold_ends[place, 0] < books.hold_ends[place, 1] and marks[_JOURNAL] < journal.shape[0]:
+        end = books.hold_ends[place, 1]  # what goes round is looked at again in the next call
+        while books.hold_ends[place, 0] < end and marks[JOURNAL] < journal.shape[0]:
             at = books.hold_ends[place, 0] % circle
-            if books.hold_made_ns[place, at] + term_ns > books.now_ns[0]:
+            undecided = books.hold_made_ns[place, at] == _NEVER
+            if not undecided and books.hold_made_ns[place, at] + term_ns > books.now_ns[0]:
                 break
             generation, position = find(books, place, books.hold_ids[place, at])
             if generation >= 0 and books.entries[place, generation, position]["state"] == _POSTING:
-                break
+                if not undecided:
+                    break
+                behind = books.hold_ends[place, 1] % circle
+                books.hold_ids[place, behind] = books.hold_ids[place, at]
+                books.hold_made_ns[place, behind] = _NEVER
+                books.hold_ends[place] += 1
+                continue
             books.hold_ends[place, 0] += 1
             if generation < 0 or books.entries[place, generation, position]["state"] != _HELD:
                 continue
@@ -92,8 +113,8 @@ def expire(books: Books, term_ns: int, journal: NDArray[np.void], marks: NDArray
             amount = entry["remaining_minor"]
             row = books.base[shard] + entry["payer"] // shards
             if books.accounts[row, RESERVED] < amount:
-                marks[_FLAW] = _FLAW_RESERVED
-                marks[_TAKEN] = int64(entry["id"])
+                marks[FLAW] = _FLAW_RESERVED
+                marks[TAKEN] = int64(entry["id"])
                 return released
             books.accounts[row, RESERVED] -= amount
             books.accounts[row, AVAILABLE] += amount
@@ -101,8 +122,8 @@ def expire(books: Books, term_ns: int, journal: NDArray[np.void], marks: NDArray
             books.lsn[shard] += 1
             entry["remaining_minor"] = 0
             entry["state"] = _CLOSED
-            record = journal[marks[_JOURNAL]]
-            marks[_JOURNAL] += 1
+            record = journal[marks[JOURNAL]]
+            marks[JOURNAL] += 1
             record["id"] = entry["id"]
             record["amount_minor"] = amount
             record["related"] = entry["related"]

@@ -43,6 +43,7 @@ class Far(IntEnum):
     ROLLED_BACK = 3
     SUSPENDED = 4
     REFUSED = 5
+    OTHER = 6  # the id is known, but as something else: of another payer, to another payee, or of another amount
 
 
 # What a message makes of a transfer, and the record that it leaves; every pair is listed. ALARM: must never come, and is
@@ -76,6 +77,10 @@ FAR_LIFE_CYCLE: dict[tuple[Far, Message], tuple[Far, Leg]] = {
     (Far.SUSPENDED, Message.CANCEL): (Far.SUSPENDED, Leg.PASSED),
     (Far.REFUSED, Message.CANCEL): (Far.REFUSED, Leg.PASSED),  # home was restarted before the refusal arrived
     (Far.COMMITTED, Message.CANCEL): (Far.COMMITTED, Leg.ALARM),
+    # What one home does with an id is nothing to another's transfer of the same id, which stays as it is.
+    (Far.OTHER, Message.TRY): (Far.OTHER, Leg.REFUSED),
+    (Far.OTHER, Message.CONFIRM): (Far.OTHER, Leg.ALARM),
+    (Far.OTHER, Message.CANCEL): (Far.OTHER, Leg.PASSED),  # its home was restarted before the refusal arrived
 }
 # The same as arrays, for the kernels: the leg, by state and message (or vote).
 HOME_LEG = np.array([[HOME_LIFE_CYCLE[home, yes][1] for yes in (False, True)] for home in Home], np.int64)
@@ -94,7 +99,9 @@ _PLAIN, _HELD, _CLOSED, _REFUNDABLE = int(State.PLAIN), int(State.HELD), int(Sta
 _POSTING, _TRYING, _TRIED = int(State.POSTING), int(State.TRYING), int(State.TRIED)
 _ROLLED_BACK, _SUSPENDED = int(State.ROLLED_BACK), int(State.SUSPENDED)
 _HOME_ABSENT, _HOME_TRYING, _HOME_DECIDED = (int(home) for home in Home)
-_FAR_ABSENT, _FAR_TRIED, _FAR_COMMITTED, _FAR_ROLLED_BACK, _FAR_SUSPENDED, _FAR_REFUSED = (int(far) for far in Far)
+_FAR_ABSENT, _FAR_TRIED, _FAR_COMMITTED, _FAR_ROLLED_BACK, _FAR_SUSPENDED, _FAR_REFUSED, _FAR_OTHER = (
+    int(far) for far in Far
+)
 
 
 @kernel
@@ -113,12 +120,14 @@ def home_state(books: Books, place: int, key: np.uint64) -> int:
 
 
 @inlined
-def far_state(books: Books, place: int, key: np.uint64) -> int:
+def far_state(books: Books, place: int, m: np.void) -> int:
     """Where a transfer stands at the payee's shard (Far)."""
-    generation, position = find(books, place, key)
+    generation, position = find(books, place, m["id"])
     if generation < 0:
         return _FAR_ABSENT
     entry = books.entries[place, generation, position]
+    if entry["payer"] != m["payer"] or entry["payee"] != m["payee"] or entry["amount_minor"] != m["amount_minor"]:
+        return _FAR_OTHER
     if entry["state"] == _TRIED:
         return _FAR_TRIED
     if entry["state"] == _ROLLED_BACK:
@@ -285,7 +294,7 @@ def roll_back(books: Books, shard: int, lsn: int, m: np.void) -> None:
 @kernel
 def break_promise(books: Books, shard: int, lsn: int, m: np.void) -> None:
     """DEAD: what was confirmed cannot be booked; its money stays on transit, and nothing is promised any more."""
-    if far_state(books, books.place[shard], m["id"]) == _FAR_TRIED:
+    if far_state(books, books.place[shard], m) == _FAR_TRIED:
         books.tries[shard] -= 1
         promise_amount(books, shard, -m["amount_minor"], m)
         conclude(books, books.place[shard], lsn, _FAILED, _POISON, _ROLLED_BACK, 0, m)

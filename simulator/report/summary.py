@@ -218,7 +218,8 @@ def summarise(results: Results) -> dict[str, Any]:
         "overload": overload_of(results).to_dict(),
         "value": {
             "offered_minor": int(tallies.offered_minor.sum()),
-            "settled_minor": int(tallies.settled_minor.sum()),
+            # Money that was given back has not changed hands; where a client was left in doubt, it was not counted either.
+            "settled_minor": max(0, int(tallies.settled_minor.sum()) - int(results.audit.get("returned_minor", 0))),
             "currency": results.currency,
         },
         "response_time_ms": times_ms(results.measured.response.total()),

@@ -131,7 +131,7 @@ def returned(summary: Summary) -> str:
     if not n:
         return ""
     given = money(found.get("value_minor"), str(summary.get("value", {}).get("currency", "CNY")))
-    return f"{given} given back: {count(n)} answered ok, then refused"
+    return f"{given} given back, not in what is settled: {count(n)} answered ok, then refused"
 
 
 def metric_name(metric: str) -> str:

@@ -163,6 +163,9 @@ class Embedded(Model):
         if self.balance_limit is not None and self.rebalance is not None:
             message = "shards cannot move where credits may be refused; leave balance_limit or rebalance out"
             refuse([(("balance_limit",), message)])
+        if self.balance_limit is not None and self.hot_account is not None:
+            message = "would hold for each sub-account and not for the merchant; leave balance_limit or hot_account out"
+            refuse([(("balance_limit",), message)])
         return self
 
 

@@ -59,7 +59,7 @@ class DeadLetters:
         self._lines_max = lines_max
         self._bytes_max = bytes_max
         self._fd = -1
-        self._places: set[tuple[int, int]] = set()
+        self._known: set[tuple[int, int, int]] = set()  # (shard, lsn, id)
         self.lines = 0
         self.size = 0
         with suppress(FileNotFoundError):
@@ -74,11 +74,35 @@ class DeadLetters:
             self.lines += 1
             with suppress(ValueError, KeyError, TypeError):
                 found = json.loads(line)
-                self._places.add((found["shard"], found["lsn"]))
+                self._known.add((found["shard"], found["lsn"], found["id"]))
 
-    def knows(self, shard: int, lsn: int) -> bool:
-        """Whether a line for this position was there when the file was opened."""
-        return (shard, lsn) in self._places
+    def knows(self, shard: int, lsn: int, key: int) -> bool:
+        """Whether a line for this transaction at this position was there when the file was opened."""
+        return (shard, lsn, key) in self._known
+
+    def drop_beyond(self, last: dict[int, int]) -> None:
+        """Takes away the lines of positions beyond the `last` of their shard; what is not there is left as it is.
+
+        A line is written when its record is as durable as asked, which may be less than synced: a power loss takes the record
+        and leaves the line, and the position is given to something else.
+        """
+        if all(lsn <= last.get(shard, lsn) for shard, lsn, _ in self._known):
+            return
+        kept = []
+        for line in self._path.read_bytes().splitlines(keepends=True):
+            try:
+                found = json.loads(line)
+                keep = found["lsn"] <= last.get(found["shard"], found["lsn"])
+            except (ValueError, KeyError, TypeError):
+                keep = True  # whatever it is, it is not ours to judge
+            if keep:
+                kept.append(line)
+        self.close()
+        unfinished = self._path.with_name(f"{self._path.name}.part")
+        with suppress(OSError):  # a full disk: stale lines are for people only, and what counts stands in the journal
+            unfinished.write_bytes(b"".join(kept))
+            unfinished.rename(self._path)
+            self.lines, self.size = len(kept), sum(map(len, kept))
 
     @property
     def full(self) -> bool:

@@ -265,9 +265,9 @@ class JournalReader:
     """Reads the frames of a journal in order, in bounded memory (one stretch of the file at a time).
 
     `start` and `frames` say where to begin: behind a snapshot, the byte and how many frames lie before it, and `last_at` where
-    the last of those begins (0: the file header). After iteration `end` is the byte behind the last whole frame, `last_at` where that
-    begins, and `torn_bytes` how much follows it. Raises JournalError when a damaged
-    frame is followed by a sound one: then the damage is not a torn tail, and nothing behind it can be trusted.
+    the last of those begins (0: the file header). After iteration `end` is the byte behind the last whole frame, `last_at`
+    where that begins, and `torn_bytes` how much follows it. Raises JournalError when a damaged frame is followed by a sound one:
+    then the damage is not a torn tail, and nothing behind it can be trusted.
     """
 
     def __init__(self, path: Path, *, start: int = FILE_HEADER.itemsize, frames: int = 0, last_at: int = 0) -> None:

@@ -178,8 +178,12 @@ class PoisonGuard:
             return
         for record in records[(records["reason"] == Reason.POISON) & np.isin(records["leg"], DEAD_LEGS)]:
             shard, lsn = int(record["shard"]), int(record["lsn"])
-            if not self._letters.knows(shard, lsn):
+            if not self._letters.knows(shard, lsn, int(record["id"])):
                 self.note(record, what=what_of(record), lsn=lsn, shard=shard, now_ns=now_ns, tries=None, why=LOST_LINE)
+
+    def recovered(self, last: dict[int, int]) -> None:
+        """The journal is read to its end, `last` is each shard's position there: lines of what lay beyond have no record now."""
+        self._letters.drop_beyond(last)
 
     def close(self) -> None:
         """Closes the dead-letter file."""

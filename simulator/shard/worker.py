@@ -77,6 +77,7 @@ _EXPIRY_LOOK_NS = 1_000_000  # how often a node looks for holds whose term is ov
 _IDLE_S = 0.1  # how long an idle node sleeps before it looks around by itself
 _QUIESCE_S = 0.001  # the same while stopping: a peer's acknowledgement rings no bell
 _THROTTLED_S = 0.001  # how long it sleeps when it has taken all that it is provisioned for
+_COUNTED = {"refused": REFUSED, "sequence_gaps": GAPS, "alarms": ALARMS}  # what of `marks` is on the board
 _BLOCKED_S = 0.000_2  # how long it sleeps when a full ring is what it waits for
 
 
@@ -121,7 +122,7 @@ class Wiring:
 class Node:
     """The state of one node process and its turn."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0915  one line for each part of the state
         self, node: int, shape: Shape, wiring: Wiring, board: Board, *,
         folder: Path, durability: Durability, interval_ns: int, run: int,
         hold_term_ns: int = 600_000_000_000, drop_oldest: bool = False,
@@ -166,6 +167,7 @@ class Node:
         self.outbox_forgotten = np.zeros(rows, np.int64)
         self.admitted_from = np.zeros(rows, np.int64) if movable else self.outbox_forgotten
         self.marks = np.zeros(MARKS, np.int64)
+        self.published = np.zeros(MARKS, np.int64)  # `marks` as they were when they were last put on the board
         self.synced_ns = 0
         self.expired_ns = 0
         self.unsynced = False
@@ -231,6 +233,7 @@ class Node:
         self.journal = Journal.resume(reader, self.durability)
         self._note_sync(self.now_ns())  # before peers read `acked`: they then forget what they would have sent again
         self.owns(np.flatnonzero(self.books.place >= 0))
+        self.guard.recovered({int(shard): int(self.books.lsn[shard]) for shard in self.owned})
         self.board.applied[self.owned] = self.books.lsn[self.owned]
         self.board.acked[self.owned] = self.books.sequence_in[self.owned]
         self.row["state"] = NodeState.RECOVERED
@@ -585,9 +588,9 @@ class Node:
 
     def publish(self) -> None:
         """Puts the slower counters on the board."""
-        self.row["refused"] = self.marks[REFUSED]
-        self.row["sequence_gaps"] = self.marks[GAPS]
-        self.row["alarms"] = self.marks[ALARMS]
+        for name, mark in _COUNTED.items():
+            self.row[name] += self.marks[mark] - self.published[mark]  # what a life before counted stays
+        self.published[:] = self.marks
         self.row["outbox_max"] = max(
             int(self.row["outbox_max"]), int((self.outbox_head - self.outbox_forgotten).max(initial=0))
         )
