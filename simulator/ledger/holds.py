@@ -104,7 +104,8 @@ def expire(  # noqa: PLR0915  one pass over each queue, straight
                 behind = books.hold_ends[place, 1] % circle
                 books.hold_ids[place, behind] = books.hold_ids[place, at]
                 books.hold_made_ns[place, behind] = _NEVER
-                books.hold_ends[place] += 1
+                books.hold_ends[place, 0] += 1
+                books.hold_ends[place, 1] += 1
                 continue
             books.hold_ends[place, 0] += 1
             if generation < 0 or books.entries[place, generation, position]["state"] != _HELD:
