@@ -59,6 +59,9 @@ def test_every_shipped_scenario_has_a_model_for_the_virtual_clock(path: Path) ->
         assert "happens on the wall clock only" in _refusal(path, "clock=virtual")
         return
     backend = load(path).backend
+    if backend.http is not None and backend.http.fleet is not None:
+        assert "write node in place of gateway" in _refusal(path, "clock=virtual")
+        return
     if backend.embedded is not None and backend.embedded.rebalance is not None:
         assert "shards move on the wall clock only" in _refusal(path, "clock=virtual")
         return
