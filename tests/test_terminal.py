@@ -189,8 +189,9 @@ def test_the_summary_tells_everything_a_reader_asks_for(run: Path, summary: dict
     console = a_console(terminal=False)
     print_summary(console, summary, run)
     text = said(console)
-    for expected in ("PASS: held", "✓", "p(99) < 50ms", "funds", "lag", "p99.9", "clean", "valid", "report.html"):
+    for expected in ("PASS: held", "✓", "p(99) < 50ms", "funds", "lag", "p99.9", "clean", "valid"):
         assert expected in text
+    assert "report.html" in text.replace("\n", "")  # a long path is wrapped
 
 
 def test_a_hundred_nodes_are_told_in_a_line(run: Path, summary: dict[str, Any]) -> None:
