@@ -166,9 +166,10 @@ def test_the_view_suits_the_console(terminal: bool, encoding: str, quiet: bool, 
     assert type(open_view(a_console(terminal=terminal, encoding=encoding), quiet)) is expected
 
 
-def test_the_quiet_view_shows_nothing() -> None:
+def test_the_quiet_view_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with QuietView() as view:
         view.update(SNAPSHOT)
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from simulator.scenario.units import NS_PER_S, DurationNs, format_duration
+from simulator.scenario.units import NS_PER_S, DurationNs, format_duration, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,6 +60,21 @@ def is_mapping(value: object) -> bool:
 
 PositiveNs = Annotated[DurationNs, between(1, LONGEST_NS)]
 NonNegativeNs = Annotated[DurationNs, between(0, LONGEST_NS)]
+
+
+def existing_file(path: object, info: ValidationInfo, example: str) -> Path:
+    """The full path of a file that is there; a relative one starts from the scenario file's folder."""
+    if not isinstance(path, str | Path) or not str(path):
+        raise ValueError(f"{quoted(path)} is not a file name; write for example {example}")
+    folder = Path(info.context.get("folder", "") if info.context else "")
+    try:
+        full = (folder / path).resolve()
+        found = full.is_file()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{quoted(str(path))} cannot be read: {error}") from error
+    if not found:
+        raise ValueError(f"there is no file {quoted(str(path))}; a path starts from the scenario file's folder")
+    return full
 
 
 class Model(BaseModel):

@@ -19,7 +19,16 @@ from pydantic import (
 )
 
 from simulator.arrivals.curves import CURVES
-from simulator.scenario.base import LONGEST_NS, Model, NonNegativeNs, Problem, between, is_mapping, refuse
+from simulator.scenario.base import (
+    LONGEST_NS,
+    Model,
+    NonNegativeNs,
+    Problem,
+    between,
+    existing_file,
+    is_mapping,
+    refuse,
+)
 from simulator.scenario.spelling import known_words, nearest
 from simulator.scenario.units import (
     DEFAULT_CURRENCY,
@@ -198,18 +207,8 @@ class CurveRate(Model):
 
 
 def _trace_file(path: object, info: ValidationInfo) -> Path:
-    """The file's full path; a relative one starts from the scenario file's folder."""
-    if not isinstance(path, str | Path) or not str(path):
-        raise ValueError(f"{quoted(path)} is not a file name; write for example traces/evening.csv")
-    folder = Path(info.context.get("folder", "") if info.context else "")
-    try:
-        full = (folder / path).resolve()
-        found = full.is_file()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{quoted(str(path))} cannot be read: {error}") from error
-    if not found:
-        raise ValueError(f"there is no file {quoted(str(path))}; a trace's path starts from the scenario file's folder")
-    return full
+    """The file's full path."""
+    return existing_file(path, info, "traces/evening.csv")
 
 
 class TraceRate(Model):

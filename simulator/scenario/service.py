@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, model_validator
 
-from simulator.scenario.base import LONGEST_NS, Model, Problem, between, refuse
+from simulator.scenario.base import LONGEST_NS, Model, Problem, between, existing_file, refuse
 from simulator.scenario.units import NS_PER_S, DurationNs, format_duration, quoted
 
 if TYPE_CHECKING:
@@ -20,17 +20,8 @@ _PARAMETER = {"lognormal": "sigma", "gamma": "shape", "pareto": "alpha"}
 
 
 def _histogram_file(path: object, info: ValidationInfo) -> Path:
-    """The file's full path; a relative one starts from the scenario file's folder."""
-    if not isinstance(path, str | Path) or not str(path):
-        raise ValueError(f"{quoted(path)} is not a file name; write for example latency.hlog")
-    folder = Path(info.context.get("folder", "") if info.context else "")
-    try:
-        full = (folder / path).resolve()
-        found = full.is_file()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{quoted(str(path))} cannot be read: {error}") from error
-    if not found:
-        raise ValueError(f"there is no file {quoted(str(path))}; its path starts from the scenario file's folder")
+    """The file's full path."""
+    full = existing_file(path, info, "latency.hlog")
     if full.suffix not in (".hlog", ".csv"):
         raise ValueError(f"{quoted(str(path))} is no histogram; write a .hlog file, or a .csv with value,count in ns")
     return full

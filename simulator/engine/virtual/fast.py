@@ -32,6 +32,7 @@ from simulator.engine.virtual.tally import (
     Count,
     Station,
     coarse_index,
+    shift_level,
 )
 from simulator.kernel import fused, inlined, int64, kernel, prefetch, trailing_zeros
 from simulator.measure.histogram import index_of
@@ -126,18 +127,6 @@ def suits(setup: Setup) -> bool:
 
 
 @inlined
-def _level(levels: NDArray[np.int64], load: int, change: int) -> None:
-    """As in the general engine."""
-    before = min(load, LEVELS - 1)
-    after = min(load + change, LEVELS - 1)
-    levels[before] -= 1
-    levels[after] += 1
-    levels[LEVELS] = min(levels[LEVELS], after)
-    while levels[LEVELS] < LEVELS - 1 and levels[levels[LEVELS]] == 0:
-        levels[LEVELS] += 1
-
-
-@inlined
 def _spread(
     area: NDArray[np.int64], edges: NDArray[np.int64], window: int, n: int, start: int, stop: int, sign: int
 ) -> None:
@@ -192,7 +181,7 @@ def _settle(
     while window > 0 and done < edges[window]:
         window -= 1
     note_answered(settings, fleet, int64(row["balancer"]), n, done, took, 1)
-    _level(virtual.levels, int64(nodes[n]["flight"]), -1)
+    shift_level(virtual.levels, int64(nodes[n]["flight"]), -1)
     nodes[n]["flight"] -= 1
     place = n if response.shape[2] > 1 else 0
     response[slots[row["window"]], kind - 1, place, index_of(took)] += 1
@@ -418,7 +407,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             _end(virtual, trace, m, window, _REJECTED, _OVERFLOW, 1)
             continue
         shards[shard]["flight"] = flight
-        _level(virtual.levels, load, 1)
+        shift_level(virtual.levels, load, 1)
         nodes[n]["flight"] = load + 1
         if nodes[n]["slowness"] != 1.0:
             took = int64(took * nodes[n]["slowness"])

@@ -66,7 +66,7 @@ from simulator.engine.virtual.reports import (
     take_report,
 )
 from simulator.engine.virtual.service import draw_ns
-from simulator.engine.virtual.tally import LEVELS, Count, Station, arrive, coarse_index, leave
+from simulator.engine.virtual.tally import LEVELS, Count, Station, arrive, coarse_index, leave, shift_level
 from simulator.kernel import fused, inlined, int64, kernel
 from simulator.measure.histogram import index_of
 from simulator.seeds import bits, mix, uniform
@@ -177,18 +177,6 @@ def _area(nodes: NDArray[np.void], n: int, now: int) -> None:
     nodes[n]["queue_area"] += nodes[n]["waiting"] * span
     nodes[n]["busy_area"] += nodes[n]["working"] * span
     nodes[n]["touched_ns"] = now
-
-
-@inlined
-def _level(levels: NDArray[np.int64], load: int, change: int) -> None:
-    """A node's true load has gone up or down by one; keeps the least load known."""
-    before = min(load, LEVELS - 1)
-    after = min(load + change, LEVELS - 1)
-    levels[before] -= 1
-    levels[after] += 1
-    levels[LEVELS] = min(levels[LEVELS], after)
-    while levels[LEVELS] < LEVELS - 1 and levels[levels[LEVELS]] == 0:
-        levels[LEVELS] += 1
 
 
 @kernel
@@ -892,7 +880,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 elif nodes[n]["waiting"] == 0 and nodes[n]["working"] < model.workers and now >= nodes[n]["paused_ns"]:
                     arrive(little, _NODES, now)
                     attempts[a]["entered_ns"] = now
-                    _level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), 1)
+                    shift_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), 1)
                     begin = n
                     direct = a
                 elif nodes[n]["waiting"] >= model.queue:
@@ -903,7 +891,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                     arrive(little, _NODES, now)
                     attempts[a]["entered_ns"] = now
                     attempts[a]["stage"] = _QUEUED
-                    _level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), 1)
+                    shift_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), 1)
                     _area(nodes, n, now)
                     if nodes[n]["waiting"] == 0:
                         guards.empty_ns[n] = now
@@ -912,7 +900,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             elif stage == _SERVED:
                 n = int64(attempts[a]["node"])
                 _area(nodes, n, now)
-                _level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), -1)
+                shift_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), -1)
                 nodes[n]["working"] -= 1
                 leave(little, _NODES, now, attempts[a]["entered_ns"])
                 if guards.settings.on:
@@ -1168,7 +1156,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             gone = not attempts[a]["awaited"] or live[row]["flags"] & SETTLED != 0
             if gone and model.cancel:
                 counts[_CANCELLED] += 1
-                _level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"] + 1), -1)
+                shift_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"] + 1), -1)
                 leave(little, _NODES, now, attempts[a]["entered_ns"])
                 _cancel(model, pool, nodes, ctl, settings, fleet, counts, a)
                 continue
@@ -1176,7 +1164,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 guards, n, now, attempts[a]["entered_ns"], int64(nodes[n]["waiting"]), int64(attempts[a]["found"])
             ):
                 counts[_ADMISSION] += 1
-                _level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"] + 1), -1)
+                shift_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"] + 1), -1)
                 leave(little, _NODES, now, attempts[a]["entered_ns"])
                 _refused(known, n)
                 _answer(attempts, ctl, a, _LIMIT, now + model.client_ns)

@@ -128,6 +128,18 @@ def open_virtual(windows: int, nodes: int, shards: int) -> Virtual:
 
 
 @inlined
+def shift_level(levels: NDArray[np.int64], load: int, change: int) -> None:
+    """A node's true load has gone up or down by one; keeps the least load known."""
+    before = min(load, LEVELS - 1)
+    after = min(load + change, LEVELS - 1)
+    levels[before] -= 1
+    levels[after] += 1
+    levels[LEVELS] = min(levels[LEVELS], after)
+    while levels[LEVELS] < LEVELS - 1 and levels[levels[LEVELS]] == 0:
+        levels[LEVELS] += 1
+
+
+@inlined
 def coarse_index(value_ns: int) -> int:
     """The bucket of a time in a node's histogram: log-linear, 32 an octave."""
     value = min(max(value_ns, 0), (1 << 42) - 1)
