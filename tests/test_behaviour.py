@@ -22,7 +22,6 @@ from simulator.balancer.behaviour import (
     false_ejection_s,
     feeds_itself,
     herd,
-    hysteresis,
     lost_before,
     merged,
     metastability,
@@ -192,9 +191,6 @@ def test_a_run_that_comes_back_and_one_that_stays_down() -> None:
 
 
 def test_the_rate_that_breaks_and_the_rate_that_recovers() -> None:
-    rising, falling = {10.0: True, 20.0: True, 30.0: False}, {30.0: False, 20.0: False, 10.0: True}
-    assert hysteresis(rising, falling) == {"breaks_at": 30.0, "recovers_at": 10.0, "gap": 20.0}
-    assert hysteresis({10.0: True}, {})["gap"] is None
     assert feeds_itself(0.5, 1.0)
     assert not feeds_itself(0.49, 1.0)
 

@@ -155,5 +155,5 @@ def test_a_folder_without_a_sweep_is_told(tmp_path: Path) -> None:
 
 
 def test_a_variant_without_a_summary_has_cells_all_the_same() -> None:
-    assert cells_of(row_of(None)) == ["not run", *["no data"] * 6]
+    assert cells_of(row_of(None)) == ["not run", *["no data"] * 10]
     assert cells_of({**row_of(None), "failure": "gone"})[0] == "failed"

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from simulator.balancer import policy
+from simulator.engine.virtual import fast, stations
+from simulator.engine.virtual.simulation import Results
 from simulator.engine.virtual.stations import Observed, Queue, observe
+from simulator.measure.histogram import SparseHistograms, WindowHistograms
+from simulator.transaction import Status
 from simulator.verify import cases
 from simulator.verify.cases import CASES
 from simulator.verify.interval import Interval
@@ -16,6 +21,11 @@ from simulator.verify.table import closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from simulator.engine.virtual.tally import Virtual
+    from simulator.measure.recorder import Tallies
 
 SCALE = 0.04  # enough to tell these bugs from the truth
 
@@ -39,7 +49,7 @@ def test_the_engine_agrees_with_theory(name: str) -> None:
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, bug: Callable[[Observed], Observed]) -> None:
-    def buggy(queue: Queue, **options: int) -> Observed:
+    def buggy(queue: Queue, **options: Any) -> Observed:  # noqa: ANN401  passed on
         return bug(observe(queue, **options))
 
     monkeypatch.setattr(cases, "observe", buggy)
@@ -111,3 +121,82 @@ def test_the_verdict_is_a_sentence() -> None:
     bad = Verdict("b", "x", 1.0, Interval(2.0, 0.1), passed=False, why="off")
     assert closing([good, good]) == "The engine agrees with theory in all 2 checks."
     assert closing([good, bad]) == "The engine disagrees with theory in 1 of 2 checks: b."
+
+
+# ---- bugs in the engine itself ----
+
+
+def test_a_source_whose_instants_are_shifted_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stations.Customers.fill
+
+    def late(self: stations.Customers, batch: NDArray[Any]) -> int:
+        count = made(self, batch)
+        batch["intended_ns"][:count] += batch["intended_ns"][:count] // 20  # a clock that is 5 % slow
+        return count
+
+    monkeypatch.setattr(stations.Customers, "fill", late)
+    assert "mean wait" in failed(judged("M/M/1 ρ 0.8", scale=0.2))
+
+
+@pytest.mark.parametrize("name", ["M/M/2 ρ 0.8", "M/M/2 ρ 0.8, general engine"])
+def test_a_histogram_that_is_off_by_one_bucket_is_caught(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    whole = WindowHistograms.finish
+
+    def shifted(self: WindowHistograms) -> SparseHistograms:
+        found = whole(self)
+        return replace(found, buckets=found.buckets + np.uint32(1))
+
+    monkeypatch.setattr(WindowHistograms, "finish", shifted)
+    assert failed(judged(name, scale=0.01)) >= {"recorded mean", "recorded p99"}
+
+
+@pytest.mark.parametrize("name", ["M/M/1 ρ 0.8", "M/M/1 ρ 0.8, general engine"])
+def test_the_kernel_given_another_rule_than_the_policy_has_is_caught(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert not failed(judged(name, scale=0.01)) & {"recorded mean", "recorded p99", "ok counted"}
+    monkeypatch.setattr(stations, "settings_of", lambda _: policy.settings_of("random"))
+    assert failed(judged("two choices, distinct of 2 ρ 0.9", scale=0.1)) == {"mean T ÷ exact"}
+
+
+def test_an_answer_that_the_tallies_miss_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Results.tallies
+
+    def short(self: Results) -> Tallies:
+        found = whole(self)
+        found.answered[0, Status.OK] -= 1
+        return found
+
+    monkeypatch.setattr(Results, "tallies", short)
+    assert failed(judged("M/M/1 ρ 0.5", scale=0.01)) >= {"ok counted"}
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        ("node_sent", "nodes: "), ("node_times", "nodes: "), ("node_busy_ns", "∫ number dt"), ("node_queue_ns", "∫ number dt"),
+    ],
+)  # fmt: skip
+def test_on_the_fast_path_an_array_that_is_off_by_one_unbalances_the_books(
+    monkeypatch: pytest.MonkeyPatch, array: str, found: str
+) -> None:
+    whole = fast.complete
+    seen: list[Results] = []
+    tallies = Results.tallies
+
+    def spoiled(virtual: Virtual) -> None:
+        getattr(virtual, array)[0, 0] += 1
+        whole(virtual)
+
+    def kept(self: Results) -> Tallies:
+        seen.append(self)
+        return tallies(self)
+
+    monkeypatch.setattr(fast, "complete", spoiled)
+    monkeypatch.setattr(Results, "tallies", kept)
+    observe(case_queue(), customers=2_000)
+    assert any(found in text for text in seen[0].unbalanced())
+
+
+def case_queue() -> Queue:
+    return Queue(rate_per_s=500.0, service=stations.exponential(1e-3))

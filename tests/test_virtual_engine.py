@@ -143,6 +143,7 @@ def _simulate(
 NOT_COMPARED = {
     Count.EVENTS, Count.REGRET, Count.PICKS, Count.INSIDE_MAX, Count.ATTEMPTS_ENDED, Count.ACKNOWLEDGED, Count.ADMISSION,
     Count.ACKNOWLEDGED_NOT_APPLIED, Count.REFUSED_APPLIED, Count.MAIL, Count.MAIL_LOST, Count.REPORTS,
+    Count.DEAD_PICKS,
 }  # fmt: skip
 
 

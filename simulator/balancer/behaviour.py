@@ -24,6 +24,8 @@ _FAIR = 0.9  # of its fair share: a node is back
 _RECOVERED = 0.95  # of the goodput before: a run has recovered
 _CHANCE = 0.01  # a period is one only if noise would show its peak less often
 _LEAST_SERIES = 16
+_LEAST_CYCLES = 4  # of a period, within the series
+FAULTS_MOST = 64  # sick nodes told one by one; a unit's loss may make thousands
 _EJECTIONS = (int(Health.EJECTED_IN_A_ROW), int(Health.EJECTED_BY_RATE))
 
 
@@ -125,6 +127,7 @@ def herd(load: NDArray[Any], window_ns: int, delay_ns: int | None = None) -> Her
     Each node's share of the mean has its straight line taken off. Peak and trough are the 97.5 and 2.5 percentiles: extremes of
     a long series are those of its noise. The period is where the nodes' mean periodogram peaks, if by Fisher's g test (1929)
     noise alone would show such a peak less often than once in a hundred; a herd's is about 2 to 4 delays of its feedback.
+    What does not come round four times is no period: a node that is slow for a third of a run swings once.
     """
     loaded = np.flatnonzero(load.sum(axis=1) > 0)
     if len(loaded) < _LEAST_SERIES:
@@ -136,7 +139,8 @@ def herd(load: NDArray[Any], window_ns: int, delay_ns: int | None = None) -> Her
     x = x - x.mean(axis=0) - np.outer(t, t @ x / (t @ t))
     amplitude = float((np.percentile(x, 97.5, axis=0) - np.percentile(x, 2.5, axis=0)).mean())
     power = (np.abs(np.fft.rfft(x, axis=0)) ** 2).mean(axis=1)[1:]
-    top, bins = int(np.argmax(power)), len(power)
+    power[: _LEAST_CYCLES - 1] = 0.0  # what comes and goes once is an event, no oscillation
+    top, bins = int(np.argmax(power)), len(power) - _LEAST_CYCLES + 1
     least = 1 - (_CHANCE / bins) ** (1 / (bins - 1))
     if amplitude < 1e-9 or power[top] < least * power.sum():  # noqa: PLR2004  the rounding of an even load
         return Herd(amplitude, None, None)
@@ -242,10 +246,13 @@ def sick_traffic(requests: NDArray[Any], window_ns: int, fault: FaultSpan, fair:
 
 def false_ejection_s(gone: Sequence[Absence], faults: Sequence[FaultSpan]) -> float:
     """Node-seconds for which healthy nodes were out, all balancers together: of ejections that began while the node was well."""
+    sick: dict[int, list[FaultSpan]] = {}
+    for fault in faults:
+        sick.setdefault(fault.node, []).append(fault)
     return sum(
         (out.end_ns - out.start_ns) / _S
         for out in gone
-        if not any(f.node == out.node and f.start_ns <= out.start_ns <= f.end_ns for f in faults)
+        if not any(f.start_ns <= out.start_ns <= f.end_ns for f in sick.get(out.node, ()))
     )
 
 
@@ -329,17 +336,6 @@ def metastability(
     }
 
 
-def hysteresis(rising: Mapping[float, bool], falling: Mapping[float, bool]) -> dict[str, float | None]:
-    """The least rate that breaks on the way up, the highest at which it is well again on the way down, and the gap.
-
-    Each maps a rate to whether the run was well there.
-    """
-    breaks = min((rate for rate, well in rising.items() if not well), default=None)
-    recovers = max((rate for rate, well in falling.items() if well), default=None)
-    gap = breaks - recovers if breaks is not None and recovers is not None else None
-    return {"breaks_at": breaks, "recovers_at": recovers, "gap": gap}
-
-
 # ---- a run ----
 
 
@@ -352,10 +348,12 @@ class Recorded:
     in_flight: NDArray[Any] | None = None  # (W, N) the mean in each window
     busy: NDArray[Any] | None = None  # (W, N) busy time
     failed: NDArray[Any] | None = None  # (W, N) requests that ended badly
-    offered: NDArray[Any] | None = None  # (W,)
-    goodput: NDArray[Any] | None = None  # (W,) answers ok
+    series_ns: int | None = None  # the length of a window of the next two; None: window_ns
+    offered: NDArray[Any] | None = None  # (V,)
+    goodput: NDArray[Any] | None = None  # (V,) answers ok
     weights: NDArray[np.float64] | None = None  # (N,)
-    balancers: int = 1
+    balancers: int = 1  # that send to a node
+    units: int = 1  # each with balancers and nodes of its own
     events: NDArray[np.void] | None = None  # fleet.EVENT, those kept
     events_in_all: int = 0
     faults: tuple[FaultSpan, ...] = ()
@@ -363,33 +361,31 @@ class Recorded:
     end_ns: int = 0
     delay_ns: int | None = None  # of the feedback: reports, or none
     regret_sum: float | None = None
-    picks: int = 0
+    picks: int = 0  # that regret_sum is over
+    dead_picks: int | None = None  # of nodes that were down, and have no load to compare
     attempts: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # tier → attempts, logical requests
     errors: tuple[float, float, float] | None = None  # failed, requests, injected error rate
     times_s: tuple[float, float, float] | None = None  # mean time: measured, M/M/c, random
+    fluid: tuple[float, float] | None = None  # load before the trigger over capacity, retries of a request that fails
+    churn: Mapping[str, float] | None = None  # of the keys, as `churn` tells it
 
 
 def describe(run: Recorded) -> dict[str, Any]:
     """The figures of `summary.json: balancer`, beside the policy and the spread of the whole run."""
-    per_second = max(_S // run.window_ns, 1)
     swing = herd(run.requests, run.window_ns, run.delay_ns)
     loads = {"requests": run.requests, "in_flight": run.in_flight, "busy": run.busy}
     return {
         "windows": {
-            name: None
-            if load is None
-            else {
-                f"{run.window_ns // 1_000_000}ms": spread_in_windows(load, run.weights, counts=name == "requests"),
-                "1s": spread_in_windows(merged(load, per_second), run.weights, counts=name == "requests"),
-                "run": _plain(spread(load.sum(axis=0), run.weights), counts=name == "requests"),
-            }
+            name: None if load is None else _in_windows(run, load, counts=name == "requests")
             for name, load in loads.items()
         },
         "herd": None
         if swing is None
         else {name: None if value is None else _rounded(value) for name, value in swing._asdict().items()},
         "staleness_regret": _rounded(run.regret_sum / run.picks) if run.regret_sum is not None and run.picks else None,
-        "faults": [_of_fault(run, fault) for fault in run.faults],
+        "dead_picks": run.dead_picks,
+        "faults": [_of_fault(run, fault) for fault in run.faults[:FAULTS_MOST]],
+        "faults_in_all": len(run.faults),
         **_of_health(run),
         "amplification": {
             tier: None if (found := amplification(*pair)) is None else _rounded(found)
@@ -397,9 +393,31 @@ def describe(run: Recorded) -> dict[str, Any]:
         },
         "error_amplification": _or_none(error_amplification(*run.errors) if run.errors else None),
         "efficiency": _or_none(efficiency(*run.times_s) if run.times_s else None),
-        "metastability": metastability(run.goodput, run.window_ns, *run.trigger_ns, run.offered)
-        if run.trigger_ns is not None and run.goodput is not None
-        else None,
+        "metastability": _of_trigger(run),
+        "affinity_churn": dict(run.churn) if run.churn is not None else None,
+    }
+
+
+def _in_windows(run: Recorded, load: NDArray[Any], *, counts: bool) -> dict[str, Any]:
+    """By the recorded window, by second where that is longer, and of the run."""
+    told: dict[str, Any] = {_length(run.window_ns): spread_in_windows(load, run.weights, counts=counts)}
+    if run.window_ns < _S:
+        told["1s"] = spread_in_windows(merged(load, _S // run.window_ns), run.weights, counts=counts)
+    return told | {"run": _plain(spread(load.sum(axis=0), run.weights), counts=counts)}
+
+
+def _length(ns: int) -> str:
+    return f"{ns // _S}s" if ns % _S == 0 else f"{ns // 1_000_000}ms"
+
+
+def _of_trigger(run: Recorded) -> dict[str, Any] | None:
+    if run.trigger_ns is None or run.goodput is None:
+        return None
+    start, end = run.trigger_ns
+    return {
+        "trigger_s": [_rounded(start / _S), _rounded(end / _S)],
+        **metastability(run.goodput, run.series_ns or run.window_ns, start, end, run.offered),
+        "feeds_itself": feeds_itself(*run.fluid) if run.fluid is not None else None,
     }
 
 
@@ -422,7 +440,8 @@ def _fair(run: Recorded, node: int) -> float:
 
 def _of_fault(run: Recorded, fault: FaultSpan) -> dict[str, Any]:
     fair = _fair(run, fault.node)
-    found = detection(run.events, fault, run.balancers) if run.events is not None else None
+    whole = run.events is not None and run.events_in_all <= len(run.events)
+    found = detection(run.events, fault, run.balancers) if run.events is not None and whole else None
     lost = None
     if found is not None and found["first_s"] is not None and run.failed is not None:
         lost = lost_before(run.failed, run.window_ns, fault, fault.start_ns + round(found["first_s"] * _S))
@@ -442,10 +461,13 @@ def _of_fault(run: Recorded, fault: FaultSpan) -> dict[str, Any]:
 def _of_health(run: Recorded) -> dict[str, Any]:
     """False ejections and panic per balancer; None where no events were kept, or more happened than were kept."""
     if run.events is None or run.events_in_all > len(run.events):
-        return {"ejections": None, "false_ejection_s": None, "panic_s": None}
+        unknown = dict.fromkeys(("ejections", "readmissions", "false_ejection_s", "panic_s"))
+        return unknown | {"health_events": run.events_in_all if run.events is not None else None}
     gone = absences(run.events, run.end_ns)
     return {
         "ejections": len(gone),
+        "readmissions": int((run.events["what"] == Health.READMITTED).sum()),
         "false_ejection_s": _rounded(false_ejection_s(gone, run.faults) / run.balancers),
-        "panic_s": _rounded(panic_s(run.events, run.end_ns) / run.balancers),
+        "panic_s": _rounded(panic_s(run.events, run.end_ns) / (run.balancers * run.units)),
+        "health_events": run.events_in_all,
     }

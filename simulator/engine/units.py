@@ -48,10 +48,12 @@ class Part:
         measured: response, service and lag per window × kind (× node).
         node_in_flight_max: (nodes,) int64.
         shard_in_flight_max: (shards,) int64.
-        health: the balancers' events (EVENT), in order.
+        health: the balancers' events (EVENT), in order, those that were kept.
+        health_count: how many there were.
         ended_ns: when the last thing happened.
         unbalanced: where customers do not add up.
         cpu_s: what its process used since the unit before it was done; of several, the first bears what they share.
+        simple: whether it took the fast path.
     """
 
     unit: int
@@ -60,9 +62,11 @@ class Part:
     node_in_flight_max: NDArray[np.int64]
     shard_in_flight_max: NDArray[np.int64]
     health: NDArray[np.void]
+    health_count: int
     ended_ns: int
     unbalanced: list[str]
     cpu_s: float
+    simple: bool
 
 
 LOSS = np.dtype([("unit", "<i8"), ("from_ns", "<i8"), ("until_ns", "<i8")])  # while its payers go to the other units
@@ -157,7 +161,7 @@ def simulate_units(
     for unit, simulation in zip(units, simulations, strict=True):
         results = simulation.finish()
         used, began = time.process_time() - began, time.process_time()
-        parts.append(_part(unit, results, used))
+        parts.append(_part(unit, results, used, simple=simulation.simple))
         _tell(progress, simulations, source.made, int(progress[NOW_NS]))
     return parts
 
@@ -169,12 +173,12 @@ def _tell(progress: NDArray[np.int64], simulations: Sequence[Simulation], made: 
     progress[INSIDE] = sum(simulation.inside for simulation in simulations)
 
 
-def _part(unit: int, results: Results, cpu_s: float) -> Part:
+def _part(unit: int, results: Results, cpu_s: float, *, simple: bool) -> Part:
     fleet = results.fleet
     return Part(
         unit, results.virtual, results.measured, results.node_in_flight_max, results.shard_in_flight_max,
-        fleet.events[: min(int(fleet.event_count[0]), len(fleet.events))].copy(),
-        results.ended_ns, results.unbalanced(), cpu_s,
+        fleet.events[: min(int(fleet.event_count[0]), len(fleet.events))].copy(), int(fleet.event_count[0]),
+        results.ended_ns, results.unbalanced(), cpu_s, simple,
     )  # fmt: skip
 
 
@@ -187,9 +191,11 @@ class Whole:
     node_in_flight_max: NDArray[np.int64]
     shard_in_flight_max: NDArray[np.int64]
     health: list[tuple[int, int, int, int, int]]  # ns, unit, balancer, node (−1: none), what (fleet.Health); in order
+    health_count: int  # how many there were; fewer may have been kept
     ended_ns: int
     unbalanced: list[str]
     cpu_s: float
+    simple: bool  # every unit took the fast path
 
     def count(self, which: Count) -> int:
         """One of the counts, summed over the units."""
@@ -247,13 +253,15 @@ def put_together(parts: Sequence[Part], units: int, windows: int) -> Whole:
             for part in parts
             for row in part.health
         ),
+        health_count=sum(part.health_count for part in parts),
         ended_ns=max(part.ended_ns for part in parts),
         unbalanced=[text if units == 1 else f"unit {part.unit}: {text}" for part in parts for text in part.unbalanced],
         cpu_s=sum(part.cpu_s for part in parts),
+        simple=all(part.simple for part in parts),
     )
 
 
-_BY_NODE = frozenset({"node_sent", "node_busy_ns", "node_queue_ns"})
+_BY_NODE = frozenset({"node_sent", "node_failed", "node_busy_ns", "node_queue_ns"})
 
 
 def _node(node: int, unit: int, nodes: int) -> int:

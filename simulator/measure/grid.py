@@ -87,6 +87,17 @@ def is_seconds(edges: Edges) -> bool:
     return bool((np.diff(edges) == NS_PER_S).all())
 
 
+def uniform(edges: Edges) -> tuple[NDArray[np.int64], int]:
+    """The first window of each group that makes windows of one length, the longest of the grid's, and that length (ns).
+
+    What is left over at the end makes no whole window and is part of the last group. Every multiple of the longest window is an
+    edge of a grid made here.
+    """
+    width = int(np.diff(edges).max())
+    firsts = np.flatnonzero(edges[:-1] % width == 0)
+    return firsts, width
+
+
 def windows_until(edges: Edges, time_ns: int) -> int:
     """How many windows end by then: those that are whole."""
     return max(int(np.searchsorted(edges, time_ns, side="right")) - 1, 0)

@@ -237,6 +237,10 @@ class SparseHistograms:
         """One node, all windows and kinds."""
         return self._where(self.cells % self.nodes == node)
 
+    def before(self, window: int) -> Histogram:
+        """The windows before this one, all kinds and nodes together."""
+        return self._where(self.cells // (self.kinds * self.nodes) < window)
+
     def by_window(self) -> Iterator[tuple[int, Histogram]]:
         """The windows that have values, in order, each over all kinds and nodes; one at a time, for one is a quarter of a MB."""
         window = self.cells // (self.kinds * self.nodes)

@@ -6,15 +6,21 @@ from typing import Any
 
 from simulator.report.wording import number
 
+_FAULTS_SHOWN = 8
 _SCALARS = (
     ("ejections", "ejections by the balancers"),
+    ("readmissions", "re-admissions"),
     ("false_ejection_s", "healthy nodes ejected (node-seconds a balancer)"),
     ("panic_s", "in panic (seconds a balancer)"),
     ("staleness_regret", "staleness regret (requests more than at the least busy node)"),
+    ("dead_picks", "picks of nodes that were down"),
     ("error_amplification", "errors of clients over errors injected"),
     ("efficiency", "efficiency (0: one queue for all, 1: random)"),
 )
-BEHAVIOUR = frozenset(key for key, _ in _SCALARS)  # what is told here, and nowhere else if it is not known
+# What is told here, and nowhere else if it is not known.
+BEHAVIOUR = frozenset(
+    {*(key for key, _ in _SCALARS), "faults_in_all", "health_events"}
+)  # what is told here, and nowhere else if it is not known
 
 
 def behaviour_rows(balancer: dict[str, Any]) -> list[tuple[str, str]]:
@@ -25,8 +31,18 @@ def behaviour_rows(balancer: dict[str, Any]) -> list[tuple[str, str]]:
         period = number(swing.get("period_s"))
         text = f"{swing['amplitude']:.3f} of the average" + (f", every {period:.2f} s" if period is not None else "")
         rows.append(("swing of a node's load, peak to trough", text))
-    for fault in balancer.get("faults") or []:
+    for fault in (balancer.get("faults") or [])[:_FAULTS_SHOWN]:
         rows += _of_fault(fault)
+    sick = number(balancer.get("faults_in_all"))
+    if sick is not None and sick > _FAULTS_SHOWN:
+        rows.append(("sick nodes in all", f"{sick:,.0f}; the first {_FAULTS_SHOWN} are shown"))
+    if balancer.get("ejections") is None and balancer.get("health_events"):
+        rows.append(
+            (
+                "ejections by the balancers",
+                f"not known: {balancer['health_events']:,} health events happened, more than are kept",
+            )
+        )
     for key, label in _SCALARS:
         value = number(balancer.get(key))
         if value is not None:
@@ -34,7 +50,29 @@ def behaviour_rows(balancer: dict[str, Any]) -> list[tuple[str, str]]:
     for tier, value in (balancer.get("amplification") or {}).items():
         if number(value) is not None:
             rows.append((f"attempts over requests, {tier}", f"{value:.3f}"))
+    return rows + _of_trigger(balancer.get("metastability") or {}) + _of_churn(balancer.get("affinity_churn") or {})
+
+
+def _of_trigger(found: dict[str, Any]) -> list[tuple[str, str]]:
+    ratio = number(found.get("goodput_after_over_before"))
+    if ratio is None:
+        return []
+    start, end = found.get("trigger_s") or (0.0, 0.0)
+    recovered = number(found.get("recovered_s"))
+    back = "never at 95 % again within the run" if recovered is None else f"95 % after {recovered:.2f} s"
+    rows = [(f"goodput after the disturbance ({start:.1f} to {end:.1f} s) over before", f"{ratio:.3f}, {back}")]
+    if found.get("feeds_itself") is not None:
+        rows.append(
+            ("by the fluid bound a collapse would feed itself", "yes: ρ₀(1 + r) ≥ 1" if found["feeds_itself"] else "no")
+        )
     return rows
+
+
+def _of_churn(found: dict[str, Any]) -> list[tuple[str, str]]:
+    moved, least = number(found.get("moved")), number(found.get("optimum"))
+    if moved is None or least is None:
+        return []
+    return [("keys that move when the node that died is left out", f"{100 * moved:.2f} % ({100 * least:.2f} % must)")]
 
 
 def _evenness(windows: dict[str, Any]) -> list[tuple[str, str]]:

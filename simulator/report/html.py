@@ -287,7 +287,6 @@ def _balancer(summary: dict[str, Any]) -> list[tuple[str, str]]:
         "imbalance_max_over_mean": ("busiest node over the average (1 is even)", partial(_decimal, places=3)),
         "jain": ("Jain's fairness index (1 is even)", partial(_decimal, places=4)),
         "handed_on": ("handed on to another node", count),
-        "staleness_regret_mean": ("requests more at the node chosen than at the best one", partial(_decimal, places=3)),
     }
     rows = [(label, show(found[key])) for key, (label, show) in known.items() if key in found]
     other = [

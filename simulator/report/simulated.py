@@ -43,10 +43,11 @@ _CLIENT = {
     "no_node": Count.NO_NODE,
     "node_down": Count.NODE_DOWN,
     "connection_reset": Count.RESET,
-    "served_for_nobody": Count.WASTED,
+    "begun_for_nobody": Count.WASTED,
     "cancelled": Count.CANCELLED,
     "answered_alike": Count.REPEATED,
     "unknown_but_applied": Count.UNKNOWN_APPLIED,
+    "mail_lost": Count.MAIL_LOST,
 }
 _CALLS = {
     "calls": Count.CALLS,
@@ -66,7 +67,7 @@ def sections(
     busy_ns = int(whole.virtual.node_busy_ns.sum())
     client: dict[str, Any] = {name: whole.count(which) for name, which in _CLIENT.items()}
     client["amplification"] = round(attempts / sent, 6) if sent else None
-    client["wasted_share"] = round(whole.count(Count.WASTED_NS) / busy_ns, 6) if busy_ns else None
+    client["begun_for_nobody_share"] = round(whole.count(Count.WASTED_NS) / busy_ns, 6) if busy_ns else None
     told: dict[str, Any] = {
         "simulated": {
             "seconds": round(whole.ended_ns / 1e9, 6),
@@ -76,6 +77,7 @@ def sections(
             "transactions_per_real_s": round(sent / took_s, 1) if took_s else None,
             "faster_than_real": round(whole.ended_ns / 1e9 / took_s, 3) if took_s else None,
             "processes": processes,
+            "fast_path": whole.simple,
         },
         "platform": _platform(scenario),
         "over_capacity": over_capacity(platform, tallies, released_s),
@@ -85,20 +87,6 @@ def sections(
     if platform.dependency is not None:
         told["dependency"] = {name: whole.count(which) for name, which in _CALLS.items()}
     return told
-
-
-def behaviour_of(whole: Whole) -> dict[str, Any]:
-    """What only a simulation knows of a balancer: how much worse than the best node its picks were, and whom it put out.
-
-    Regret is the true load (requests at the node) of the node chosen less the least true load of those up, at the pick.
-    """
-    picks = whole.count(Count.PICKS)
-    ejections = [what for _, _, _, _, what in whole.health if what in (Health.EJECTED_IN_A_ROW, Health.EJECTED_BY_RATE)]
-    return {
-        "staleness_regret_mean": round(whole.count(Count.REGRET) / picks, 6) if picks else None,
-        "ejections": len(ejections),
-        "readmissions": sum(what == Health.READMITTED for *_, what in whole.health),
-    }
 
 
 def _platform(scenario: Scenario) -> dict[str, Any]:

@@ -22,7 +22,8 @@ _CLIENT: tuple[tuple[str, str, str], ...] = (
     ("timeouts", "attempts timed out", "no answer in the client's time"),
     ("deadlines", "transactions past their deadline", "given up by the client"),
     ("late_answers", "late answers", "came to a client that had gone"),
-    ("served_for_nobody", "served for nobody", "a node's work for a client that had gone"),
+    ("mail_lost", "mail of balancers lost", "probes and replies not sent, too many were under way"),
+    ("begun_for_nobody", "begun for nobody", "services that a node began for a client that had gone already"),
     ("cancelled", "cancelled", "dropped before service, its client gone"),
     ("queue_full", "refused: queue full", "the node's queue had no room"),
     ("over_concurrency", "refused: concurrency", "the node held as much as its adaptive limit allows"),
@@ -110,11 +111,11 @@ def client(summary: Summary) -> Table:
     found = summary.get("client") or {}
     rows = [(label, count(found.get(key)), meaning) for key, label, meaning in _CLIENT if found.get(key)]
     note = ""
-    amplification, wasted = number(found.get("amplification")), number(found.get("wasted_share"))
+    amplification, wasted = number(found.get("amplification")), number(found.get("begun_for_nobody_share"))
     if amplification is not None:
         note = f"Amplification: {amplification:.3f} attempts for each transaction."
     if wasted:
-        note += f" {share(wasted)} of the nodes' work was for clients that had gone."
+        note += f" {share(wasted)} of the nodes' work was begun for clients that had gone already."
     return Table("What clients did", ("", "count", "meaning"), rows, frozenset({0, 2}), note)
 
 

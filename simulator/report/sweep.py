@@ -41,7 +41,12 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("p99", "p99"),
     ("p99.9", "p99.9"),
     ("imbalance", "imbalance"),
+    ("staleness_regret", "regret"),
+    ("sick_share", "sick node"),
+    ("detection_s", "detected"),
+    ("ejections", "ejections"),
 )
+TERMINAL_COLUMNS = 7  # the first so many fit a terminal's line
 
 
 def row_of(summary: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -50,7 +55,7 @@ def row_of(summary: Mapping[str, Any] | None) -> dict[str, Any]:
         return {
             "verdict": None, "sentence": "not run", "interrupted": False, "failure": None, "offered": None,
             "offered_per_s": None, "completed_per_s": None, "goodput_per_s": None, "ok_share": None,
-            "response_time_ms": {}, "imbalance": None, "amplification": None,
+            "response_time_ms": {}, "imbalance": None, "amplification": None, **_behaviour({}),
         }  # fmt: skip
     counts, rates = summary["counts"], summary["rates"]
     seconds = number(summary.get("duration_s"))
@@ -67,6 +72,18 @@ def row_of(summary: Mapping[str, Any] | None) -> dict[str, Any]:
         "response_time_ms": summary["response_time_ms"],
         "imbalance": summary["balancer"].get("imbalance_max_over_mean"),
         "amplification": (summary.get("client") or {}).get("amplification"),
+        **_behaviour(summary["balancer"]),
+    }
+
+
+def _behaviour(balancer: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells balancers apart; of sick nodes the first one."""
+    fault: dict[str, Any] = next(iter(balancer.get("faults") or []), {})
+    return {
+        "staleness_regret": balancer.get("staleness_regret"),
+        "sick_share": (fault.get("traffic_over_fair") or {}).get("during"),
+        "detection_s": (fault.get("detection") or {}).get("p50_s"),
+        "ejections": balancer.get("ejections"),
     }
 
 
@@ -81,7 +98,16 @@ def cells_of(row: Mapping[str, Any]) -> list[str]:
         rate(row.get("goodput_per_s")),
         *(ms(times.get(mark)) for mark in ("p50", "p99", "p99.9")),
         NO_DATA if imbalance is None else f"{imbalance:.3f}",
+        _decimal(row.get("staleness_regret"), ""),
+        _decimal(row.get("sick_share"), ""),
+        _decimal(row.get("detection_s"), " s"),
+        count(row.get("ejections")),
     ]
+
+
+def _decimal(value: object, unit: str) -> str:
+    known = number(value)
+    return NO_DATA if known is None else f"{known:.3f}{unit}"
 
 
 def render(path: Path) -> Path:
@@ -221,7 +247,9 @@ def _table(sweep: Mapping[str, Any]) -> Table:
         rows=rows,
         words=frozenset(range(len(paths) + 1)),
         note="goodput: transactions that succeeded, per second; p50, p99, p99.9: response times; imbalance: load of the "
-        "busiest node over the mean, 1 is even.",
+        "busiest node over the mean, 1 is even; regret: requests more at the node chosen than at the least busy; sick node: the "
+        "first sick node's traffic while it was sick, over its fair share; detected: from its fault until half of the balancers "
+        "that noticed had left it out; ejections: in all.",
     )
 
 

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report.sweep import COLUMNS, cells_of
+from simulator.report.sweep import COLUMNS, TERMINAL_COLUMNS, cells_of
 from simulator.report.wording import duration, plain
 
 if TYPE_CHECKING:
@@ -136,11 +136,11 @@ def print_sweep(console: Console, sweep: dict[str, Any], folder: Path, *, quiet:
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("variant", overflow="fold")
-    for _, head in COLUMNS:
+    for _, head in COLUMNS[:TERMINAL_COLUMNS]:
         table.add_column(head, justify="left" if head == "verdict" else "right", no_wrap=True)
     styles = {"pass": "green", "fail": "bold red", "invalid": "bold yellow"}
     for row in variants[:_ROWS_MOST]:
-        first, *rest = cells_of(row)
+        first, *rest = cells_of(row)[:TERMINAL_COLUMNS]
         verdict = Text(first, styles.get(str(row["verdict"]), "bold"))
         table.add_row(Text(plain(row["name"])), verdict, *map(Text, rest))
     console.print()

@@ -1,7 +1,8 @@
 """What a run on the wall clock recorded of its balancer's behaviour.
 
 Known there: requests and requests in flight of each node in windows of 100 ms, the balancer's health events, when nodes
-were struck and back. Not known: busy time, the true load at a pick (so no regret), errors that were injected.
+were struck and back, goodput by second. Not known: busy time, the true load at a pick (so no regret), failures by node and
+window, errors that were injected.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.balancer.behaviour import FaultSpan, Recorded
+from simulator.transaction import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,8 +45,12 @@ def recorded_of(
     width = int(tallies.fine_ns[0])
     end_ns = round(released_s * _S)
     windows = max(min(end_ns // width, len(tallies.fine_sent)), 1)
+    seconds = max(min(end_ns // _S, len(tallies.offered)), 1)  # the wall clock's windows are seconds
+    spans = fault_spans(events, end_ns)
     return Recorded(
         window_ns=width, requests=tallies.fine_sent[:windows], in_flight=tallies.fine_in_flight_ns[:windows] / width,
         weights=np.array(weights, np.float64) if weights else None, events=ended.health, events_in_all=ended.health_count,
-        faults=fault_spans(events, end_ns), end_ns=end_ns,
+        faults=spans, end_ns=end_ns,
+        trigger_ns=(min(span.start_ns for span in spans), max(span.end_ns for span in spans)) if spans else None,
+        series_ns=_S, offered=tallies.offered[:seconds], goodput=tallies.answered[:seconds, Status.OK],
     )  # fmt: skip

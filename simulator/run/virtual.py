@@ -18,19 +18,22 @@ import numpy as np
 from simulator import __version__, process
 from simulator.arrivals.build import build_rate
 from simulator.audit.virtual import audit_virtual
+from simulator.balancer.behaviour import describe
 from simulator.engine.units import INSIDE, MADE, NOW_NS, PROGRESS, SETTLED, Part, Whole, put_together, simulate_units
-from simulator.engine.virtual.tally import fill
+from simulator.engine.virtual.records import MAIL_KEPT
+from simulator.engine.virtual.tally import Count, fill
 from simulator.errors import BackendError, ScenarioError, SimError
 from simulator.fault.schedule import Schedule
 from simulator.measure.grid import peak_grid
 from simulator.measure.recorder import open_tallies
 from simulator.measure.validity import Validity
 from simulator.report.export import write_events, write_hlog, write_json, write_series
-from simulator.report.simulated import behaviour_of, events_of, node_times, sections
+from simulator.report.simulated import events_of, node_times, sections
 from simulator.report.summary import Results, series_columns, summarise
 from simulator.report.terminal import Pace, Phase, Snapshot, View
 from simulator.run.folder import whoever_listens
 from simulator.run.memory import pss_bytes
+from simulator.run.virtual_balance import recorded_of
 from simulator.scenario.virtual_plan import processes
 from simulator.shard.layout import shared_array
 from simulator.transaction import Status
@@ -160,7 +163,7 @@ class VirtualRun:
             view.update(self._snapshot("auditing"))
         whole = put_together(self.parts, self.scenario.fleet.units, len(self.grid_ns) - 1)
         self.parts = []
-        audit = audit_virtual(whole.virtual, whole.unbalanced).to_dict()
+        audit = audit_virtual(whole.virtual, whole.unbalanced, simple=whole.simple).to_dict()
         tallies = _tallies(whole, self.grid_ns)
         with whoever_listens():
             view.update(self._snapshot("reporting"))
@@ -198,13 +201,15 @@ class VirtualRun:
             scenario=scenario.name, description=scenario.description, clock=scenario.clock, seed=scenario.seed,
             currency=scenario.currency, policy=scenario.balancer.policy, thresholds=scenario.threshold_list,
             version=__version__, started_at=started.isoformat(timespec="seconds"), wall_s=wall_s,
-            duration_s=released_s, tallies=tallies, measured=whole.measured, validity=_validity(self, tallies),
+            duration_s=released_s, tallies=tallies, measured=whole.measured, validity=_validity(self, tallies, whole),
             audit=audit, owners=[s % fleet.units * nodes + s // fleet.units % nodes for s in range(fleet.shards.count)],
             applied=tallies.shard_ok.sum(axis=0).tolist(),
             resources={"rss_peak_bytes": self.rss_peak_bytes, "cpu_s": round(whole.cpu_s, 3)},
             interrupted=self.interrupted, stop_reason="interrupted" if self.interrupted else "duration",
             extra_series={"attempts": whole.virtual.attempts, "retries": whole.virtual.retries},
-            behaviour=behaviour_of(whole),
+            behaviour=describe(
+                recorded_of(scenario, whole, self.grid_ns, self.target, self._strikes().strikes, released_s)
+            ),
             node_times=node_times(whole.virtual, whole.measured),
             extra=sections(scenario, whole, tallies, released_s, took_s=self.took_s, processes=len(self.progress)),
         )  # fmt: skip
@@ -276,7 +281,7 @@ def _tallies(whole: Whole, grid_ns: NDArray[np.int64]) -> Tallies:
     return tallies
 
 
-def _validity(run: VirtualRun, tallies: Tallies) -> Validity:
+def _validity(run: VirtualRun, tallies: Tallies, whole: Whole) -> Validity:
     """A simulation cannot fall behind; it can be stopped early, or be too small for what is in flight."""
     reasons = []
     if run.interrupted:
@@ -287,5 +292,11 @@ def _validity(run: VirtualRun, tallies: Tallies) -> Validity:
         reasons.append(
             f"{dropped:,} transactions found {room:,} in flight already and were not simulated; raise dispatcher.in_flight, "
             "or give clients a timeout or queues a limit"
+        )
+    mail_lost = whole.count(Count.MAIL_LOST)
+    if mail_lost:
+        reasons.append(
+            f"{mail_lost:,} probes or messages between balancers and nodes were not sent, because {MAIL_KEPT:,} were under way; "
+            "the policy was simulated with less than it asks for"
         )
     return Validity("inconclusive" if reasons else "valid", reasons)

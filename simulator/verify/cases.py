@@ -81,17 +81,17 @@ def balances(seen: Observed) -> dict[str, tuple[float, float]]:
     }
     for row in stations:
         held[f"L = λT, {row.station}"] = (row.mean_number, row.rate_per_s * row.mean_s)
-    return held
+    return held | seen.records
 
 
 def station(
     name: str, queue: Queue, expected: Mapping[Measure, tuple[str, float]], customers: float, precision: float = 0.03,
-    warm_up: float = _WARM_UP,
+    warm_up: float = _WARM_UP, *, general: bool = False,
 ) -> Case:  # fmt: skip
-    """A case that observes one queue."""
+    """A case that observes one queue; `general`: on the general engine, where the fast path would do."""
 
     def simulate(seed: int, number: int) -> Sample:
-        seen = observe(queue, customers=number, warm_up=int(warm_up * number), seed=seed)
+        seen = observe(queue, customers=number, warm_up=int(warm_up * number), seed=seed, general=general)
         return Sample({what: measure(seen) for measure, (what, _) in expected.items()}, balances(seen))
 
     return Case(name, dict(expected.values()), simulate, int(customers), precision)
@@ -101,7 +101,9 @@ def _single(rho: float, service: ServiceTime = SERVICE, **changes: object) -> Qu
     return replace(Queue(rate_per_s=rho / UNIT_S, service=service), **changes)  # type: ignore[arg-type]  # fields of Queue
 
 
-def _mmc(servers: int, rho: float, customers: float, precision: float = 0.05, *, tails: bool = True) -> Case:
+def _mmc(
+    servers: int, rho: float, customers: float, precision: float = 0.05, *, tails: bool = True, general: bool = False
+) -> Case:
     theory = queueing.MMc(rho * servers, 1.0, servers)
     expected: dict[Measure, tuple[str, float]] = {
         _wait: ("mean wait", theory.mean_wait),
@@ -111,7 +113,8 @@ def _mmc(servers: int, rho: float, customers: float, precision: float = 0.05, *,
         expected[_wait_percentile(99)] = ("p99 wait", theory.wait_percentile(99))
         expected[_time_percentile(50)] = ("p50 T", theory.time_percentile(50))
         expected[_time_percentile(99)] = ("p99 T", theory.time_percentile(99))
-    return station(f"M/M/{servers} ρ {rho:g}", _single(rho * servers, servers=servers), expected, customers, precision)
+    name = f"M/M/{servers} ρ {rho:g}" + (", general engine" if general else "")
+    return station(name, _single(rho * servers, servers=servers), expected, customers, precision, general=general)
 
 
 def _pk(name: str, rho: float, service: ServiceTime, squared_cv: float, customers: float) -> Case:
@@ -119,9 +122,10 @@ def _pk(name: str, rho: float, service: ServiceTime, squared_cv: float, customer
     return station(name, _single(rho, service), {_wait: ("mean wait", wait)}, customers, 0.05)
 
 
-def _loss(name: str, service: ServiceTime) -> Case:
+def _loss(name: str, service: ServiceTime, *, general: bool = False) -> Case:
     queue = _single(9.0, service, servers=10, room=0)
-    return station(name, queue, {_blocked: ("share lost", queueing.erlang_b(9.0, 10))}, _MILLION)
+    expected: dict[Measure, tuple[str, float]] = {_blocked: ("share lost", queueing.erlang_b(9.0, 10))}
+    return station(name, queue, expected, _MILLION, general=general)
 
 
 def _limited() -> Case:
@@ -269,11 +273,14 @@ CASES: tuple[Case, ...] = (
     _mmc(1, 0.8, _SOME),
     _mmc(1, 0.9, 3 * _MILLION),
     _mmc(2, 0.8, _MANY),
+    _mmc(1, 0.8, _SOME, general=True),
+    _mmc(2, 0.8, _MANY, general=True),
     _mmc(10, 0.9, _MANY),
     _mmc(50, 0.9, _MANY, tails=False),
     _loss("Erlang's loss, a 9, c 10", SERVICE),
     _loss("… with constant service", deterministic(UNIT_S)),
     _loss("… with lognormal service", lognormal(UNIT_S, 4.0)),
+    _loss("Erlang's loss, a 9, c 10, general engine", SERVICE, general=True),
     _limited(),
     _pk("M/D/1 ρ .9", 0.9, deterministic(UNIT_S), 0.0, _MANY),
     _pk("M/G/1 ρ .8, gamma, C² 4", 0.8, gamma(UNIT_S, 4.0), 4.0, _MANY),

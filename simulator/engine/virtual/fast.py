@@ -401,6 +401,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
         nodes[n]["flight_max"] = max(nodes[n]["flight_max"], load + 1)
         if load - model.workers >= model.queue:
             counts[_QUEUE_FULL] += 1
+            virtual.node_failed[window, n] += 1
             note_answered(settings, fleet, b, n, now, 0, 1)
             virtual.little[_CLIENT, LEFT] += 1
             virtual.settled_ns[0] = max(virtual.settled_ns[0], now)
@@ -498,14 +499,22 @@ def give_up(
 
 
 def complete(virtual: Virtual) -> None:
-    """Fills in the counts that follow from others when every transaction has one attempt and one stage."""
+    """Fills in the counts that follow from others when every transaction has one attempt and one stage.
+
+    Each comes from an array that the kernel counts at another place than what it is held against: who came to the nodes from
+    attempts less those refused, who left from the nodes' histograms, the time integral from queue and busy time shared out by
+    window, what was applied from the shards' counts. Only the second digest is a copy: here what is answered ok is what was
+    applied, by construction.
+    """
     counts = virtual.counts
     ended = virtual.ended.sum(axis=(0, 1))
-    counts[Count.ACKNOWLEDGED] = counts[Count.APPLIED] = ended[Status.OK]
+    counts[Count.ACKNOWLEDGED] = ended[Status.OK]
+    counts[Count.APPLIED] = virtual.shard_ok.sum()
     counts[Count.SETTLED] = ended.sum() - ended[Status.DROPPED]
     counts[Count.PICKS] = counts[Count.ATTEMPTS]
     counts[Count.EVENTS] = counts[Count.OFFERED] + ended[Status.OK]
     virtual.digests[1] = virtual.digests[0]
     nodes = virtual.little[Station.NODES]
-    nodes[ARRIVED] = nodes[LEFT] = ended[Status.OK] + ended[Status.UNKNOWN]
-    nodes[AREA_NS] = virtual.little[Station.CLIENT, AREA_NS]
+    nodes[ARRIVED] = virtual.node_sent.sum() - virtual.node_failed.sum()
+    nodes[LEFT] = virtual.node_times.sum(dtype=np.int64) + counts[Count.LEFT]
+    nodes[AREA_NS] = virtual.node_busy_ns.sum() + virtual.node_queue_ns.sum()

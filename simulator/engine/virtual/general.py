@@ -119,7 +119,7 @@ _NODES, _SHARDS, _DEPENDENCY, _CLIENT = (int(station) for station in Station)
     _CANCELLED, _REPEATED, _APPLIED_COUNT, _ACKNOWLEDGED, _ACK_NOT_APPLIED, _UNKNOWN_APPLIED, _REFUSED_APPLIED, _CALLS,
     _CALL_LIMIT, _CALL_ERRORS, _CALLS_HUNG, _QUEUE_FULL, _NO_NODES, _NODE_DOWN, _RESETS, _NO_ROOM, _INSIDE_MAX, _LEFT, _OFFERED,
     _SETTLED_COUNT, _REGRET, _PICKS, _ADMISSION, _ATTEMPTS_ENDED, _MAIL, _MAIL_LOST, _REPORTS,
-    _CONCURRENCY,
+    _CONCURRENCY, _DEAD_PICKS,
 ) = (int(count) for count in Count)  # fmt: skip
 
 _IDLE, _PROBES = int(Rule.IDLE), int(Rule.PROBES)
@@ -1104,10 +1104,13 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 counts[_ATTEMPTS] += 1
                 virtual.attempts[window] += 1
                 virtual.node_sent[window, n] += 1
-                counts[_PICKS] += 1
-                counts[_REGRET] += max(
-                    min(int64(nodes[n]["working"] + nodes[n]["waiting"]), LEVELS - 1) - virtual.levels[LEVELS], 0
-                )
+                if down[n]:
+                    counts[_DEAD_PICKS] += 1  # it has no load to compare
+                else:
+                    counts[_PICKS] += 1
+                    counts[_REGRET] += max(
+                        min(int64(nodes[n]["working"] + nodes[n]["waiting"]), LEVELS - 1) - virtual.levels[LEVELS], 0
+                    )
                 attempts[send]["node"] = n
                 attempts[send]["balancer"] = b
                 attempts[send]["awaited"] = 1
@@ -1199,6 +1202,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             if answer == _NO_NODE:
                 live[row]["waiting"] -= 1
             else:
+                virtual.node_failed[window, int64(attempts[over]["node"])] += int64(answer != _DONE)
                 _stop_awaiting(model, pool, nodes, ctl, settings, fleet, over, int64((BAD >> answer) & 1 == 0))
             flags = live[row]["flags"]
             if (_DOUBTFUL >> answer) & 1:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from simulator.arrivals.process import Arrivals
     from simulator.balancer.fleet import Settings
+    from simulator.engine.virtual.simulation import Results
 
 _UNBOUNDED = 4_194_304
 _KINDS = (Kind.PAYMENT, Kind.REFUND, Kind.AUTHORIZE, Kind.POST, Kind.VOID)
@@ -124,6 +125,7 @@ class Observed:
         little: Little's law for each station over the whole run, warm-up included.
         counts: `tally.Count` of the whole run.
         events: how many events it took.
+        records: what the engine recorded against what its trace says, by name; over the whole run.
     """
 
     arrived_s: NDArray[np.float64]
@@ -135,6 +137,7 @@ class Observed:
     little: list[LittleLaw]
     counts: NDArray[np.int64]
     events: int
+    records: dict[str, tuple[float, float]]
 
     @property
     def blocked(self) -> float:
@@ -187,10 +190,34 @@ class Customers:
         return found
 
 
-def observe(queue: Queue, *, customers: int, warm_up: int = 0, seed: int = 1) -> Observed:
+def records_of(results: Results) -> dict[str, tuple[float, float]]:
+    """Histogram and tallies against the trace, which must agree exactly; buckets are made out anew here, by division."""
+    trace, tallies = results.trace, results.tallies()
+    ok = trace["status"] == Status.OK
+    times = np.sort((trace["done_ns"] - trace["intended_ns"])[ok])
+    held = {
+        f"{status.name.lower()} counted": (
+            float(tallies.answered[:, status].sum()), float(np.count_nonzero(trace["status"] == status))
+        )
+        for status in (Status.OK, Status.REJECTED, Status.UNKNOWN, Status.DROPPED)
+    }  # fmt: skip
+    recorded = results.measured.response.total()
+    mean, p99 = recorded.mean_ns, recorded.percentile_ns(99)
+    if len(times):
+        # A bucket is 1/2,048 to 1/1,024 of its values wide.
+        width = np.exp2(np.maximum(np.floor(np.log2(np.maximum(times, 1))) - 10, 0)).astype(np.int64)
+        low = times // width * width
+        at = max(1, int(0.99 * len(times) + 0.5)) - 1
+        held["recorded mean"] = (mean or 0.0, float((low + width // 2).mean()))
+        held["recorded p99"] = (float(p99 or 0), float(low[at] + width[at] - 1))
+    return held
+
+
+def observe(queue: Queue, *, customers: int, warm_up: int = 0, seed: int = 1, general: bool = False) -> Observed:
     """Simulates `warm_up` customers, then `customers` more, until all have left.
 
-    Memory is 24 bytes for each. Independent replications take different seeds.
+    Memory is 24 bytes for each. Independent replications take different seeds. `general`: by the general engine even where the
+    fast path would do.
 
     Raises:
         ValueError: the queue is none.
@@ -227,7 +254,9 @@ def observe(queue: Queue, *, customers: int, warm_up: int = 0, seed: int = 1) ->
         in_flight=1 << 20, drain_ns=2**61,
     )  # fmt: skip
     edges = np.array([0, 2**62], np.int64)
-    simulation = Simulation(setup, edges, events_per_s=4.0 * rate.peak()[0], traced=total)
+    simulation = Simulation(
+        setup, edges, events_per_s=4.0 * rate.peak()[0], traced=total, simple=False if general else None
+    )
     source = Customers(_arrivals(queue, rate, seed), queue.classes, seed, total)
     block = np.zeros(BLOCK, TRANSACTION)
     while count := source.fill(block):
@@ -245,6 +274,7 @@ def observe(queue: Queue, *, customers: int, warm_up: int = 0, seed: int = 1) ->
         little=results.little(),
         counts=results.virtual.counts,
         events=results.count(Count.EVENTS),
+        records=records_of(results),
     )
 
 

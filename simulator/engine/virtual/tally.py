@@ -60,13 +60,14 @@ class Count(IntEnum):
     OFFERED = 29  # transactions taken from the source
     SETTLED = 30
     REGRET = 31  # Σ true load of the node chosen − least true load of those up, at the pick
-    PICKS = 32
+    PICKS = 32  # of nodes that were up: those that REGRET sums over
     ADMISSION = 33  # attempts that a node turned away by its admission control
     ATTEMPTS_ENDED = 34  # rows of attempts given back
     MAIL = 35  # probes, their replies and idle messages that arrived
-    MAIL_LOST = 36  # of these: not sent, because too many were under way
+    MAIL_LOST = 36  # not sent, because too many were under way
     REPORTS = 37  # reports that arrived
     CONCURRENCY = 38  # attempts that a node refused for its adaptive limit
+    DEAD_PICKS = 39  # of nodes that were down
 
 
 COUNTS_KEPT = len(Count)
@@ -94,6 +95,7 @@ class Virtual(NamedTuple):
     reasons: NDArray[np.int64]  # (STATUSES, REASONS)
     settled_minor: NDArray[np.int64]  # (T,)
     node_sent: NDArray[np.int64]  # (T, N) attempts
+    node_failed: NDArray[np.int64]  # (T, N) attempts that ended in anything but ok, for their client
     shard_ok: NDArray[np.int64]  # (T, S)
     inside_top: NDArray[np.int64]  # (T,) the most transactions at once
     attempts: NDArray[np.int64]  # (T,) by the window in which they were sent
@@ -119,8 +121,8 @@ def open_virtual(windows: int, nodes: int, shards: int) -> Virtual:
     return Virtual(
         kinds=area(windows, KINDS), dropped=area(windows, KINDS), offered_minor=area(windows),
         ended=area(windows, KINDS, STATUSES), reasons=area(STATUSES, REASONS), settled_minor=area(windows),
-        node_sent=area(windows, nodes), shard_ok=area(windows, shards), inside_top=area(windows),
-        attempts=area(windows), retries=area(windows), node_busy_ns=area(windows, nodes),
+        node_sent=area(windows, nodes), node_failed=area(windows, nodes), shard_ok=area(windows, shards),
+        inside_top=area(windows), attempts=area(windows), retries=area(windows), node_busy_ns=area(windows, nodes),
         node_queue_ns=area(windows, nodes), node_times=np.zeros((nodes, NODE_COUNTS), np.uint32),
         counts=area(COUNTS_KEPT), little=area(len(Station), 6), digests=np.zeros((2, 2), np.uint64),
         settled_ns=area(1), levels=area(LEVELS + 1),
