@@ -211,12 +211,15 @@ def _trace_file(path: object, info: ValidationInfo) -> Path:
     return existing_file(path, info, "traces/evening.csv")
 
 
+_TraceFile = Annotated[
+    Path, PlainValidator(_trace_file, json_schema_input_type=str), PlainSerializer(str, return_type=str)
+]
+
+
 class TraceRate(Model):
     """The recorded times, amounts and parties of a trace, replayed."""
 
-    trace: Annotated[
-        Path, PlainValidator(_trace_file, json_schema_input_type=str), PlainSerializer(str, return_type=str)
-    ] = Field(
+    trace: _TraceFile = Field(
         description="A CSV file with the columns timestamp, amount, payer, payee; relative to the scenario file.",
         json_schema_extra={"type": "string"},
     )
