@@ -100,7 +100,7 @@ class Books(NamedTuple):
     sequence_out: NDArray[np.int64]  # (s, peer) last message number sent
     sequence_in: NDArray[np.int64]  # (s, peer) last message number applied
     entries: NDArray[np.void]  # (place, generation, position)
-    slots: NDArray[np.uint32]  # (place, generation, hash slot): position + 1; 0: empty
+    slots: NDArray[np.uint32]  # (place, generation, hash slot): tag and position + 1; 0: empty
     used: NDArray[np.int64]  # (place, generation) entries in use
     current: NDArray[np.int64]  # (place,) the generation that takes new entries
     carried: NDArray[np.int64]  # (place,) open holds that it began with

@@ -292,14 +292,17 @@ def look_ahead(books: Books, m: np.void) -> None:
     shards = np.uint32(books.shards)
     near = m["payer"] % shards
     far = m["payee"] % shards
+    slot = int64(mix(m["id"]) & np.uint64(books.slots.shape[2] - 1))
     place = books.place[near]
     if place >= 0:
         prefetch(books.accounts, (books.base[near] + int64(m["payer"] // shards), 0))
-        slot = int64(mix(m["id"]) & np.uint64(books.slots.shape[2] - 1))
         prefetch(books.slots, (place, 0, slot))
         prefetch(books.slots, (place, 1, slot))
-    if books.place[far] >= 0:
+    place = books.place[far]
+    if place >= 0:
         prefetch(books.accounts, (books.base[far] + int64(m["payee"] // shards), 0))
+        if far != near:
+            prefetch(books.slots, (place, books.current[place], slot))  # a far leg is entered, and not looked for
 
 
 @kernel

@@ -4,6 +4,9 @@ A shard keeps two generations of `remember` entries, each with an open-addressin
 full, three quarters at the most with every hold open, and a probe is short). New entries go to the current generation; when
 that is full the older one is emptied and becomes current. So the last `remember` ids are always known, at most twice as many,
 and nothing is ever deleted singly.
+A slot holds an entry's position + 1 and, in the bits above those a position can need, a tag: bits of the id's hash that the
+slot's own number does not have. An id that is new (nearly all are) is told from its neighbours in the index by their tags, so
+their entries, each a wait for memory, are not looked at: with 2 million ids in a shard that halves the cost of a payment.
 What is pending (open holds, and transfers that are tried and not settled) is carried over into the new generation, which
 takes `remember` new ids beside it: money set aside or promised is never forgotten. It is at most half of `remember`
 (`pending_max`, enforced where such entries are made).
@@ -21,19 +24,29 @@ _HELD, _POSTING, _TRIED = int(State.HELD), int(State.POSTING), int(State.TRIED)
 
 
 @inlined
+def _tag(hashed: np.uint64, mask: np.uint64) -> np.uint32:
+    """What a slot has beside the position: positions + 1 stay below the number of slots, mask + 1."""
+    return np.uint32((hashed >> np.uint64(32)) & ~mask & np.uint64(0xFFFFFFFF))
+
+
+@inlined
 def find(books: Books, place: int, key: np.uint64) -> tuple[int, int]:
     """(generation, position) of the entry with this id, or (-1, 0). The current generation is looked at first."""
     mask = np.uint64(books.slots.shape[2] - 1)
-    start = mix(key) & mask
+    hashed = mix(key)
+    start = hashed & mask
+    tag = _tag(hashed, mask)
     for turn in range(2):
         generation = books.current[place] ^ turn
         slot = start
         while True:
-            position = books.slots[place, generation, slot]
-            if position == 0:
+            found = books.slots[place, generation, slot]
+            if found == 0:
                 break
-            if books.entries[place, generation, position - 1]["id"] == key:
-                return generation, int64(position) - 1
+            if (found ^ tag) <= np.uint32(mask):
+                position = int64(found ^ tag) - 1
+                if books.entries[place, generation, position]["id"] == key:
+                    return generation, position
             slot = (slot + np.uint64(1)) & mask
     return -1, 0
 
@@ -41,10 +54,11 @@ def find(books: Books, place: int, key: np.uint64) -> tuple[int, int]:
 @inlined
 def _enter(books: Books, place: int, generation: int, position: int, key: np.uint64) -> None:
     mask = np.uint64(books.slots.shape[2] - 1)
-    slot = mix(key) & mask
+    hashed = mix(key)
+    slot = hashed & mask
     while books.slots[place, generation, slot] != 0:
         slot = (slot + np.uint64(1)) & mask
-    books.slots[place, generation, slot] = position + 1
+    books.slots[place, generation, slot] = np.uint32(position + 1) | _tag(hashed, mask)
 
 
 @inlined
