@@ -288,7 +288,11 @@ def credit(books: Books, journal: NDArray[np.void], marks: NDArray[np.int64], m:
 
 @inlined
 def look_ahead(books: Books, m: np.void) -> None:
-    """Asks for the cache lines that booking `m` will need: with millions of accounts each would be a wait for memory."""
+    """Asks for the cache lines that booking `m` will need: with millions of accounts each would be a wait for memory.
+
+    Entries are written one after another, but one row of them a shard: too many streams for the processor to see by itself. Which
+    one `m` will get is not known yet; two further on is near enough.
+    """
     shards = np.uint32(books.shards)
     near = m["payer"] % shards
     far = m["payee"] % shards
@@ -298,11 +302,13 @@ def look_ahead(books: Books, m: np.void) -> None:
         prefetch(books.accounts, (books.base[near] + int64(m["payer"] // shards), 0))
         prefetch(books.slots, (place, 0, slot))
         prefetch(books.slots, (place, 1, slot))
+        prefetch(books.entries, (place, books.current[place], books.used[place, books.current[place]] + 2))
     place = books.place[far]
     if place >= 0:
         prefetch(books.accounts, (books.base[far] + int64(m["payee"] // shards), 0))
         if far != near:
             prefetch(books.slots, (place, books.current[place], slot))  # a far leg is entered, and not looked for
+            prefetch(books.entries, (place, books.current[place], books.used[place, books.current[place]] + 2))
 
 
 @kernel
