@@ -92,6 +92,7 @@ class Reason(IntEnum):
     RESET = 20  # the connection ended before the answer
     GARBAGE = 21  # what came back was no HTTP
     HTTP = 22  # an HTTP status that says no more
+    GENERATOR = 23  # the process that was to send it, or had sent it, ended before its time
 
 
 # A history row has three bits for the kind and five for the reason.

@@ -23,9 +23,9 @@ _OK, _REJECTED, _FAILED = int(Status.OK), int(Status.REJECTED), int(Status.FAILE
 _OTHER = SECOND | ASKED
 
 
-def history_path(run: Path) -> Path:
-    """Where a run keeps how each transaction ended."""
-    return run / "history.bin"
+def history_path(run: Path, generator: int = 0) -> Path:
+    """Where a run keeps how each transaction ended that this generator had to send."""
+    return run / (f"history-{generator}.bin" if generator else "history.bin")
 
 
 def history_rest_path(run: Path) -> Path:
@@ -34,8 +34,12 @@ def history_rest_path(run: Path) -> Path:
 
 
 def read_history(run: Path) -> Iterator[NDArray[np.void]]:
-    """The history in chunks."""
-    for path in (history_path(run), history_rest_path(run)):
+    """The history in chunks, one generator's after another's; each is in the order of its client."""
+    generator = 0
+    paths = [history_path(run)]
+    while (path := history_path(run, generator := generator + 1)).exists():
+        paths.append(path)
+    for path in (*paths, history_rest_path(run)):
         if path.exists():
             with path.open("rb") as file:
                 while raw := file.read(_CHUNK_ROWS * HISTORY.itemsize):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from simulator.backend.http.build import descriptors_needed
 from simulator.scenario import virtual_plan
 from simulator.scenario.plan import plan
 
 if TYPE_CHECKING:
     from simulator.scenario.model import Scenario
-
-_OTHER_FILES = 64  # that a generator has open beside its connections; see simulator.backend.http.build
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def demands_of(scenario: Scenario) -> Demands:
         targets=1 if http is None else len(http.targets),
         by_port=http is not None and not all(url.startswith("http://unix:") for url in http.targets),
         keep_alive=http is None or http.keep_alive,
-        descriptors=0 if http is None else connections // processes + _OTHER_FILES,
+        descriptors=0 if http is None else descriptors_needed(http),
         memory_bytes=planned.memory_bytes,
         disk_bytes=planned.disk_bytes,
         lag_limit_ms=scenario.dispatcher.lag_limit / 1e6,

@@ -15,6 +15,9 @@ from simulator.measure.histogram import COUNTS, count_one
 from simulator.shard.layout import shared_array
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
     from numpy.typing import NDArray
 
 WINDOW_NS = 100_000_000
@@ -36,6 +39,32 @@ class Answerers:
         )
         self._columns: dict[bytes, int] = {b"": NOBODY}
 
+    @classmethod
+    def merged(cls, parts: Sequence[Self]) -> Self:
+        """What several processes counted over the same windows, as one would have; names in the order they first came.
+
+        Within a window that order is the parts', and names beyond the bound join the others.
+        """
+        whole = cls(len(parts[0].counts) * WINDOW_NS // 1_000_000_000)
+        came: dict[bytes, int] = {}  # the window in which each was first seen
+        found: list[tuple[Self, int, bytes]] = []
+        for part in parts:
+            for column, name in enumerate(part.raw_names, start=1):
+                first = int(np.argmax(part.counts[:, column] > 0))
+                came[name] = min(came.get(name, first), first)
+                found.append((part, column, name))
+            for column in (NOBODY, OTHERS):
+                whole.counts[:, column] += part.counts[:, column]
+                whole.service[column] += part.service[column]
+        for at, name in enumerate(sorted(came, key=came.__getitem__), start=1):
+            whole._columns[name] = min(at, OTHERS)
+            if at < OTHERS:
+                whole._names[at, : len(name)] = np.frombuffer(name, np.uint8)
+        for part, column, name in found:
+            whole.counts[:, whole._columns[name]] += part.counts[:, column]
+            whole.service[whole._columns[name]] += part.service[column]
+        return whole
+
     def note(self, name: bytes, now_ns: int, service_ns: int) -> None:
         """Counts one ending; b"": nobody said who."""
         column = self._columns.get(name)
@@ -51,14 +80,22 @@ class Answerers:
             count_one(self.service[column], service_ns)
 
     @property
-    def names(self) -> list[str]:
-        """Who answered, in the order they first did."""
+    def raw_names(self) -> list[bytes]:
+        """The names as they came, cut at their bound; the first is column 1."""
         found = []
         for column in range(1, OTHERS):
             raw = self._names[column].tobytes().rstrip(b"\0")
             if not raw:
                 break
-            found.append("".join(c if c.isprintable() else "?" for c in raw.decode("utf-8", "replace")))
+            found.append(raw)
+        return found
+
+    @property
+    def names(self) -> list[str]:
+        """Who answered, in the order they first did."""
+        found = [
+            "".join(c if c.isprintable() else "?" for c in raw.decode("utf-8", "replace")) for raw in self.raw_names
+        ]
         return [*found, "others"] if self.counts[:, OTHERS].any() else found
 
     @property

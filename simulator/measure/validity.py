@@ -14,6 +14,8 @@ import numpy as np
 from simulator.transaction import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from simulator.measure.histogram import Histogram
     from simulator.measure.recorder import Tallies
 
@@ -31,10 +33,14 @@ class Validity:
 
 
 def judge(
-    tallies: Tallies, lag: Histogram, *, seconds: int, lag_limit_ns: int, interrupted: bool, without_books: bool
-) -> Validity:
-    """Judges a finished run of `seconds`; `lag_limit_ns` is what the p99 of its schedule lag may be."""
-    limited = []
+    tallies: Tallies, lag: Histogram, *, seconds: int, lag_limit_ns: int, interrupted: bool, without_books: bool,
+    lost: Sequence[str] = (),
+) -> Validity:  # fmt: skip
+    """Judges a finished run of `seconds`; `lag_limit_ns` is what the p99 of its schedule lag may be.
+
+    `lost` tells of generators that ended before their time: without them the load was not the scenario's.
+    """
+    limited = [*lost]
     dropped = int(tallies.answered[:, Status.DROPPED].sum())
     if dropped:
         limited.append(f"{dropped:,} transactions were never sent: the generator could not")

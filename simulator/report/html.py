@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simulator.errors import SimError
-from simulator.report import answerers, durability, folder, simulated_page, wording
+from simulator.report import answerers, durability, folder, generators, simulated_page, wording
 from simulator.report.balancing import BEHAVIOUR, behaviour_rows
 from simulator.report.blocks import Table, Tile
 from simulator.report.figures import Figure, figures
@@ -154,6 +154,7 @@ def _words(run: RunFolder) -> dict[str, Any]:
         "rebalance": _rebalance(summary),
         "answered_by": _answerers("Who answered, by their own names", answerers.nodes(summary)),
         "sick": _answerers("What became of a sick node's part", answerers.faults(summary)),
+        "generators": _answerers("The generators", generators.rows(summary)),
         "audit": run.audit,
         "power": durability.sentence(summary.get("durability") or {}),
         "power_losses": _power_losses(summary),

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report import answerers, durability, simulated_page, wording
+from simulator.report import answerers, durability, generators, simulated_page, wording
 from simulator.report.wording import NO_DATA, count, duration, metric_name, ms, plain, rate, share
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ def summary_text(
         _counts(summary),
         _times(summary),
         _nodes(summary),
-        *(_rows(found) for found in (answerers.nodes(summary), answerers.faults(summary)) if found is not None),
+        *(_rows(found) for found in _tables(summary) if found is not None),
         *_simulation(summary),
         _closing(summary, run_folder),
     ]
@@ -373,6 +373,10 @@ def _times(summary: dict[str, Any]) -> Table:
     for label, key in (("response", "response_time_ms"), ("service", "service_time_ms"), ("lag", "schedule_lag_ms")):
         table.add_row(Text(label), *(Text(ms(summary.get(key, {}).get(column))) for column in columns))
     return table
+
+
+def _tables(summary: dict[str, Any]) -> tuple[answerers.Rows | None, ...]:
+    return answerers.nodes(summary), answerers.faults(summary), generators.rows(summary)
 
 
 def _rows(found: answerers.Rows) -> RenderableType:

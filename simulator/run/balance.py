@@ -39,9 +39,10 @@ def fault_spans(events: Iterable[Mapping[str, Any]], end_ns: int) -> tuple[Fault
 
 
 def recorded_of(
-    tallies: Tallies, events: Iterable[Mapping[str, Any]], ended: Ended, released_s: float, weights: Sequence[float]
-) -> Recorded:
-    """The record of a run that sent for `released_s`; the drain after it is no part of it."""
+    tallies: Tallies, events: Iterable[Mapping[str, Any]], ended: Ended, released_s: float, weights: Sequence[float],
+    balancers: int = 1,
+) -> Recorded:  # fmt: skip
+    """The record of a run that sent for `released_s`; the drain after it is no part of it. Each generator is a balancer."""
     width = int(tallies.fine_ns[0])
     end_ns = round(released_s * _S)
     windows = max(min(end_ns // width, len(tallies.fine_sent)), 1)
@@ -52,5 +53,5 @@ def recorded_of(
         weights=np.array(weights, np.float64) if weights else None, events=ended.health, events_in_all=ended.health_count,
         faults=spans, end_ns=end_ns,
         trigger_ns=(min(span.start_ns for span in spans), max(span.end_ns for span in spans)) if spans else None,
-        series_ns=_S, offered=tallies.offered[:seconds], goodput=tallies.answered[:seconds, Status.OK],
+        balancers=balancers, series_ns=_S, offered=tallies.offered[:seconds], goodput=tallies.answered[:seconds, Status.OK],
     )  # fmt: skip

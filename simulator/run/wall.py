@@ -6,25 +6,27 @@ import os
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator import __version__, process
+from simulator import __version__
 from simulator.arrivals.build import build_rate
 from simulator.audit import auditor, history
 from simulator.audit.credit_lag import CreditLagSampler
 from simulator.audit.keys import write_keys
 from simulator.backend.backend import Backend, NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
+from simulator.backend.http.backend import HttpBackend
 from simulator.backend.http.build import build_http, check_descriptors
 from simulator.backend.http.preflight import preflight
 from simulator.balancer.behaviour import describe
 from simulator.clock import WallClock
 from simulator.dispatcher import Dispatcher, WhenFull
-from simulator.engine.wall import Ended, Stop, WallEngine, drive
-from simulator.errors import BackendError, SimError
+from simulator.engine.generators import GeneratorEngine, PartDispatcher, PartSource
+from simulator.engine.wall import Ended, Stop, WallEngine
+from simulator.errors import BackendError
 from simulator.fault.inject import Injector
 from simulator.fault.schedule import Schedule
 from simulator.gateway.proxy import program_of
@@ -32,7 +34,7 @@ from simulator.measure import validity
 from simulator.measure.answerers import Answerers
 from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram
-from simulator.measure.recorder import HISTORY, Recorder, Tallies, open_tallies
+from simulator.measure.recorder import Recorder, Tallies, open_tallies
 from simulator.report import durability
 from simulator.report.export import write_events, write_hlog, write_json, write_series
 from simulator.report.summary import Observations, Results, series_columns, summarise
@@ -41,6 +43,7 @@ from simulator.report.thresholds import judge
 from simulator.run.balance import recorded_of
 from simulator.run.folder import whoever_listens
 from simulator.run.gateways import LocalFleet, answered_by, of_targets
+from simulator.run.generators import Due, Generators, Place
 from simulator.run.memory import rss_bytes
 from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.scenario.rebalance import PlannedMove, by_load
@@ -49,6 +52,7 @@ from simulator.shard.layout import NO_LIMIT, Durability, Protocol, Shape, shared
 from simulator.shard.poison import PoisonRules
 from simulator.shard.pool import Pool
 from simulator.shard.rebalance import ByLoad, Order
+from simulator.shard.split import unsplit
 from simulator.transaction import Status
 from simulator.workload.build import build_source
 from simulator.workload.hot_keys import Popular, hot_keys_of
@@ -56,18 +60,20 @@ from simulator.workload.hot_keys import Popular, hot_keys_of
 if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
-    from multiprocessing.context import ForkProcess
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from simulator.arrivals.rate import Rate
+    from simulator.balancer.behaviour import Recorded
     from simulator.run.interrupts import Asked
     from simulator.scenario.model import Scenario
     from simulator.scenario.platform import Embedded
+    from simulator.shard.split import Split
 
 _NS_PER_S = 1_000_000_000
-_START_NS = 50_000_000  # from "all ready" to the first possible arrival
+_START_NS = 50_000_000  # from "all ready" to the first possible arrival …
+_START_EACH_NS = 5_000_000  # … and for each generator beyond the first: all are to be awake by then
 _LOOK_S = 0.25  # how often the control process looks at the run
 _UNSETTLED_LOOK_S = 0.02  # the same while a node is coming back or a shard moves, so that these are timed well
 _STOP_S = 30.0  # how long the nodes may take to settle what is between them
@@ -79,7 +85,7 @@ class Run:
 
     scenario: Scenario
     folder: Path
-    tallies: Tallies
+    generators: Generators
     duration_s: float
     expected: float
     seconds: int
@@ -91,15 +97,19 @@ class Run:
     popular: Popular
     events: list[dict[str, Any]] = field(default_factory=list)
     injector: Injector | None = None
-    engine: ForkProcess | None = None
     failure: str | None = None
     interrupted: bool = False
     rss_peak_bytes: int = 0
     released_s: float = 0.0
     ended: Ended | None = None
     fleet: LocalFleet | None = None
-    answerers: Answerers | None = None
+    answerers: tuple[Answerers, ...] = ()  # of each generator, where anybody asks
     told_dead: dict[int, tuple[int, int]] = field(default_factory=dict)  # by node: dead letters told of, and when
+
+    @property
+    def tallies(self) -> Tallies:
+        """What all generators counted."""
+        return self.generators.tallies
 
     def event(self, name: str, **details: Any) -> None:  # noqa: ANN401  whatever is worth noting
         """Notes that something happened now."""
@@ -111,7 +121,7 @@ class Run:
         moments.append(self.fleet.next_ns() if self.fleet else None)
         due = min((moment for moment in moments if moment is not None), default=None)
         unsettled = (self.pool is not None and self.pool.unsettled) or (self.fleet is not None and self.fleet.unsettled)
-        longest = _UNSETTLED_LOOK_S if unsettled else _LOOK_S
+        longest = min(_UNSETTLED_LOOK_S if unsettled else _LOOK_S, self.generators.look_s)
         shortest = 0.001  # a move that is due waits for the one before, or for a node that is coming back
         return longest if due is None else min(max((due - self.clock.now_ns()) / 1e9, shortest), longest)
 
@@ -128,8 +138,7 @@ class Run:
 
     def kill(self) -> None:
         """Ends every process of the run at once."""
-        if self.engine is not None:
-            process.kill(self.engine)
+        self.generators.kill()
         if self.fleet is not None:
             self.fleet.kill()
         if self.pool is not None:
@@ -140,12 +149,40 @@ class Run:
         scenario = self.scenario
         recorder = Recorder(self.seconds, self.backend.nodes)
         dispatcher = Dispatcher(
-            self.backend, scenario.balancer, scenario.seed, self.tallies, recorder,
-            in_flight=scenario.dispatcher.in_flight, patience_ns=scenario.dispatcher.patience, write=write,
-            when_full=_when_full(scenario), split=self.pool.shape.split if self.pool else None, hot=self.popular.hot,
+            self.backend, scenario.balancer, scenario.seed, self.tallies, recorder, write=write,
+            in_flight=scenario.dispatcher.in_flight, **self._rules(),
         )  # fmt: skip
         source = build_source(scenario)
         return recorder, WallEngine(dispatcher, source, self.clock, self.stop, drain_ns=scenario.dispatcher.drain)
+
+    def make_part(self, place: Place, write: Any) -> tuple[Recorder, WallEngine]:  # noqa: ANN401  as above
+        """Builds the engine of one of several generators; called in its own process."""
+        scenario, share, backend = self.scenario, place.share, self.backend
+        if isinstance(backend, HttpBackend):
+            backend = backend.part(share.of_limit, self.answerers[share.number] if self.answerers else None)
+        recorder = Recorder(self.seconds, backend.nodes)
+        dispatcher = PartDispatcher(
+            place.shared, backend, scenario.balancer, share.seed(scenario.seed), place.shared.tallies, recorder, write=write,
+            in_flight=share.of_limit(scenario.dispatcher.in_flight), **self._rules(),
+        )  # fmt: skip
+        engine = GeneratorEngine(
+            dispatcher, PartSource(build_source(scenario), share), self.clock, self.stop,
+            drain_ns=scenario.dispatcher.drain, words=place.shared.words, before=place.before, may_open=place.may_open,
+        )  # fmt: skip
+        return recorder, engine
+
+    def _rules(self) -> dict[str, Any]:
+        """What dispatchers are told, however many there are."""
+        scenario = self.scenario
+        return {
+            "patience_ns": scenario.dispatcher.patience, "when_full": _when_full(scenario), "split": self.split,
+            "hot": self.popular.hot,
+        }  # fmt: skip
+
+    @property
+    def split(self) -> Split:
+        """Which accounts the backend splits."""
+        return self.pool.shape.split if self.pool is not None else unsplit(len(self.backend.owners()))
 
 
 def _when_full(scenario: Scenario) -> WhenFull:
@@ -172,7 +209,8 @@ def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
     seconds = int(np.ceil(rate.duration_s + (dispatcher.drain + dispatcher.patience) / 1e9)) + 2
     pool: Pool | None = None
     fleet: LocalFleet | None = None
-    answerers: Answerers | None = None
+    answerers: tuple[Answerers, ...] = ()
+    generators = 1
     backend: Backend
     epoch = shared_array(1, np.int64)
     if scenario.backend.embedded is not None:
@@ -187,20 +225,26 @@ def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
             epoch = pool.board.epoch_ns
             fleet = LocalFleet(scenario, http.fleet, pool, folder, int(rate.duration_s * 1e9))
             write_keys(folder, f"{name}-")
-        answerers = Answerers(seconds) if http.identify_header is not None else None
+        generators = http.generators
+        if http.identify_header is not None:
+            answerers = tuple(Answerers(seconds) for _ in range(generators))
         backend = build_http(
             http, currency=scenario.currency, run=name, allowed=allowed, environ=os.environ,
-            now_ns=WallClock(epoch).now_ns, answerers=answerers,
+            now_ns=WallClock(epoch).now_ns, answerers=answerers[0] if answerers else None,
             targets=fleet.targets if fleet else (), shards=pool.shape.shards if pool else 0,
         )  # fmt: skip
         for target in backend.targets if fleet is None else ():
             preflight(target, http.connect_timeout / 1e9)
     else:
         backend = NoopBackend() if scenario.backend.noop is not None else _plugin(scenario)
-    tallies = open_tallies(seconds_grid(seconds), backend.nodes, len(backend.owners()), fine=True)
+    shards, clock, stop = len(backend.owners()), WallClock(epoch), shared_array(1, np.int64)
     run = Run(
-        scenario, folder, tallies, rate.duration_s, rate.total, seconds, WallClock(epoch),
-        shared_array(1, np.int64), pool, backend, _target_per_second(rate), hot_keys_of(scenario),
+        scenario, folder,
+        Generators(
+            generators, lambda: open_tallies(seconds_grid(seconds), backend.nodes, shards, fine=True), folder, clock, stop,
+            rate.total,
+        ),
+        rate.duration_s, rate.total, seconds, clock, stop, pool, backend, _target_per_second(rate), hot_keys_of(scenario),
         fleet=fleet, answerers=answerers,
     )  # fmt: skip
     struck = [fault for fault in scenario.faults if not fault.strikes_gateway]
@@ -276,30 +320,28 @@ def _execute(run: Run, interrupts: Asked, view: View) -> Ended:
         run.pool.start()
     if run.fleet is not None:
         run.fleet.start()
-    here, there = Pipe()
-    rows = int(run.expected + 6 * np.sqrt(run.expected) + 1)
-    run.engine = process.start(
-        "engine", drive, there, run.make_engine, history.history_path(run.folder), rows * HISTORY.itemsize
-    )
-    there.close()
-    _receive(here, run)  # "ready"
-    run.clock.start(_START_NS)
-    here.send("go")
-    run.event("started", engine_pid=run.engine.pid, node_pids=run.pool.pids if run.pool else [])
-    while not (here.poll() or _interrupts_seen(run, interrupts)):
+    generators = run.generators
+    generators.start(run.make_engine, run.make_part)
+    generators.make_ready()
+    run.clock.start(_START_NS + (generators.count - 1) * _START_EACH_NS)
+    generators.go()
+    several = {"generator_pids": generators.pids} if generators.count > 1 else {}
+    node_pids = run.pool.pids if run.pool else []
+    run.event("started", engine_pid=generators.pids[0], node_pids=node_pids, **several)
+    while not (_all_over(run) or _interrupts_seen(run, interrupts)):
         _watch(run, view, "running")
-        wait([here, run.engine.sentinel, *(run.pool.sentinels if run.pool else [])], run.look_s())
+        wait([*generators.awaited, *(run.pool.sentinels if run.pool else [])], run.look_s())
     run.released_s = min(run.duration_s, run.clock.now_ns() / 1e9)
-    while not here.poll():
+    while not _all_over(run):
         _interrupts_seen(run, interrupts)
         _watch(run, view, "draining")
-        wait([here, run.engine.sentinel, *(run.pool.sentinels if run.pool else [])], run.look_s())
-    ended: Ended = _receive(here, run)
-    run.engine.join()
+        wait([*generators.awaited, *(run.pool.sentinels if run.pool else [])], run.look_s())
+    generators.refresh(at_once=True)
     _watch(run, view, "draining")
     run.event("drained", in_doubt=int(run.tallies.answered[:, Status.UNKNOWN].sum()))
     if run.injector is not None:
         run.injector.release()
+    ended = generators.gather(Due(lambda: build_source(run.scenario), run.split, run.popular.hot))
     if ended.history_errno:
         run.failure = run.failure or f"the history could not be written: {os.strerror(ended.history_errno)}"
     if run.fleet is not None and not run.fleet.stop() and run.failure is None:
@@ -315,18 +357,14 @@ def _interrupts_seen(run: Run, interrupts: Asked) -> bool:
         run.interrupted = True
         run.stop[0] = Stop.DRAIN
         run.event("interrupted")
-    return run.interrupted or run.failure is not None
+    return run.interrupted or run.failure is not None or run.stop[0] != Stop.RUN
 
 
-def _receive(connection: Connection, run: Run) -> Any:  # noqa: ANN401  what the engine sends
-    try:
-        received = connection.recv()
-    except EOFError:
-        code = run.engine.exitcode if run.engine else None
-        raise BackendError(f"the process that generates the load ended early (code {code})") from None
-    if isinstance(received, SimError):
-        raise received
-    return received
+def _all_over(run: Run) -> bool:
+    """Looks after the generators; True once all have ended."""
+    for event in run.generators.look():
+        run.event(event.pop("event"), **event)
+    return run.generators.over
 
 
 def _watch(run: Run, view: View, phase: Phase) -> None:
@@ -349,7 +387,8 @@ def _watch(run: Run, view: View, phase: Phase) -> None:
         if gone and run.failure is None:
             run.failure = "; ".join(gone)
             run.stop[0] = Stop.GIVE_UP
-    pids = [os.getpid(), *(run.pool.pids if run.pool else []), *([run.engine.pid or 0] if run.engine else [])]
+    run.generators.refresh()
+    pids = [os.getpid(), *(run.pool.pids if run.pool else []), *run.generators.pids]
     pids += run.fleet.pids if run.fleet else []
     run.rss_peak_bytes = max(run.rss_peak_bytes, sum(rss_bytes(pid) for pid in pids))
     with whoever_listens():
@@ -426,7 +465,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         duration_s=run.released_s, tallies=run.tallies, measured=ended.measured,
         validity=validity.judge(
             run.tallies, lag, seconds=int(run.released_s), lag_limit_ns=scenario.dispatcher.lag_limit,
-            interrupted=run.interrupted, without_books=run.pool is None,
+            interrupted=run.interrupted, without_books=run.pool is None, lost=run.generators.lost,
         ),
         audit=audit, owners=run.backend.owners().tolist(),
         applied=(run.pool.board.applied if run.pool else run.tallies.shard_ok.sum(axis=0)).tolist(),
@@ -445,7 +484,8 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         },
         interrupted=run.interrupted, stop_reason=_stop_reason(run), failure=run.failure,
         protocol=scenario.backend.embedded.protocol if scenario.backend.embedded is not None else None,
-        behaviour=describe(recorded_of(run.tallies, _of_targets(run), ended, run.released_s, scenario.balancer.weights)),
+        behaviour=describe(_recorded(run, ended)),
+        extra={"generators": run.generators.summary()} if run.generators.count > 1 else {},
     )  # fmt: skip
     summary = summarise(results)
     folder = run.folder
@@ -455,6 +495,11 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
     write_events(folder / "events.jsonl", sorted(run.events, key=lambda event: event["t_s"]))  # some are told late
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _recorded(run: Run, ended: Ended) -> Recorded:
+    weights = run.scenario.balancer.weights
+    return recorded_of(run.tallies, _of_targets(run), ended, run.released_s, weights, run.generators.count)
 
 
 def _credit_lags(run: Run) -> CreditLagSampler | None:
@@ -471,15 +516,18 @@ def _of_targets(run: Run) -> list[dict[str, Any]]:
 
 
 def _answered_by(run: Run) -> dict[str, Any]:
-    if run.answerers is None:
+    if not run.answerers:
         return {}
-    return answered_by(run.answerers, run.fleet.spells if run.fleet else [], run.fleet.names if run.fleet else [])
+    whole = run.answerers[0] if len(run.answerers) == 1 else Answerers.merged(run.answerers)
+    return answered_by(whole, run.fleet.spells if run.fleet else [], run.fleet.names if run.fleet else [])
 
 
 def _stop_reason(run: Run) -> str:
     if run.failure is not None:
         return run.failure
-    return "interrupted" if run.interrupted else "duration"
+    if run.interrupted:
+        return "interrupted"
+    return run.generators.lost[0].partition(":")[0] if run.generators.lost else "duration"
 
 
 def _commit_ms(histogram: Histogram) -> dict[str, float | None]:

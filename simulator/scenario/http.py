@@ -31,6 +31,8 @@ _OURS = frozenset({"host", "content-length", "connection", "transfer-encoding", 
 _METHODS = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
+MOST_GENERATORS = 16  # one that were late with all it sends would still show in the p99 of all
+
 Path = Annotated[str, Field(pattern=r"^/[^\s#]*$", max_length=1_000)]
 Text = Annotated[str, Field(max_length=4_000)]
 
@@ -237,7 +239,9 @@ class Http(Model):
     tls: Tls = Field(default=Tls(), description="How certificates are judged.")
     identify: Identify | None = Field(default=None, description="How to know which node answered.")
     retries: Retries | None = Field(default=None, description="None where nothing is said.")
-    generators: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="Processes that send.")
+    generators: Annotated[int, Field(ge=1, le=MOST_GENERATORS)] = Field(
+        default=1, description="Processes that send; each has its part of the transactions and of the connections."
+    )
 
     @field_validator("requests")
     @classmethod

@@ -176,6 +176,7 @@ class Scenario(Model):
                 *self._money_problems(info),
                 *self._duration_problems(),
                 *self._size_problems(),
+                *self._generator_problems(),
                 *self._balancer_problems(),
                 *(self._fault_problems() if self._gateways is None else self._fleet_fault_problems(self._gateways)),
                 *(self.problems_in_time(duration_ns) if duration_ns is not None else ()),
@@ -251,6 +252,11 @@ class Scenario(Model):
             if split > merchants:
                 message = f"{split} merchants cannot be split, there are {merchants}; write at most {merchants}"
                 yield ("backend", "embedded", "hot_account", "accounts"), message
+
+    def _generator_problems(self) -> Iterable[Problem]:
+        if self.clock == "virtual" and self.backend.http is not None and self.backend.http.generators > 1:
+            message = "several processes send on the wall clock only; write clock: wall, or leave generators out"
+            yield ("backend", "http", "generators"), message
 
     def _balancer_problems(self) -> Iterable[Problem]:
         embedded = self.backend.embedded

@@ -27,7 +27,7 @@ _PROMISED_BYTES = 8  # what an account is to receive: `tcc` with a balance limit
 _REMEMBERED_BYTES = 136  # see simulator.ledger.books.open_books
 _RING_SLOT_BYTES = 64 + 32  # a TRANSACTION on the way in, an OUTCOME on the way back
 _PROCESS_BYTES = 150_000_000  # an interpreter with NumPy, Numba and the compiled kernels
-_OTHER_PROCESSES = 2  # the generator and the one that measures and reports
+_OTHER_PROCESSES = 2  # a generator and the one that measures and reports
 _JOURNAL_BYTES = 2 * 40  # a transaction's two legs
 _TCC_JOURNAL_BYTES = 4 * 40  # begun and tried as well
 _HISTORY_BYTES = 24  # what the auditor keeps of a transaction
@@ -49,7 +49,7 @@ class Plan:
         peak_at_s: when it is first reached.
         value_minor: transactions_expected times the mean ticket, in minor units, also where a trace records amounts.
         memory_bytes: accounts * 16 (24 under `tcc` with a limit) + shards * remember * 136 + nodes * queue * 96 +
-            (nodes + 2) * 150 MB; one shard more where shards move.
+            (nodes + generators + 1) * 150 MB; one shard more where shards move.
         disk_bytes: 80 of journal (embedded backend only; 160 under `tcc`) and 24 of history for each transaction; a shard for
             each move.
         run_s: 3 s to start, the duration, 1 s of drain, and the audit of 3 M transactions a second. For memory_bytes,
@@ -100,9 +100,10 @@ def plan(scenario: Scenario) -> Plan:
 
 
 def _wall_resources(scenario: Scenario, total: float, duration_s: float) -> tuple[int, int, float]:
-    embedded = scenario.backend.ledger
+    embedded, http = scenario.backend.ledger, scenario.backend.http
+    more = http.generators - 1 if http is not None else 0
     return (
-        _memory_bytes(scenario.load.accounts, embedded),
+        _memory_bytes(scenario.load.accounts, embedded) + more * _PROCESS_BYTES,
         round(total * (_HISTORY_BYTES + _journal_bytes(embedded)))
         + _moves(embedded) * _shard_bytes(scenario.load.accounts, embedded),
         _START_S + duration_s + _DRAIN_S + total / _AUDITED_PER_S,
@@ -191,7 +192,9 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
 def _platform_rows(scenario: Scenario, planned: Plan) -> list[tuple[str, str]]:
     if scenario.clock == "virtual":
         return list(virtual_plan.rows(scenario, planned.peak_per_s))
-    return [("backend", scenario.backend.name), *_protocol(scenario)]
+    http = scenario.backend.http
+    several = [("generators", f"{http.generators} processes")] if http is not None and http.generators > 1 else []
+    return [("backend", scenario.backend.name), *several, *_protocol(scenario)]
 
 
 def _protocol(scenario: Scenario) -> Iterator[tuple[str, str]]:

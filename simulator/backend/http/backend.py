@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from simulator.measure.answerers import Answerers
     from simulator.transaction import Kind
 
-_OPENING_MAX = 64  # connections being opened at once: a listen queue is often no longer than 128
+OPENING_MAX = 64  # connections to one target being opened at once: a listen queue is often no longer than 128
 _PREPARE_S = 10.0  # how long opening the pool may take before the run is refused
 _GATHER_NS = 100_000  # answers that come this close together are one turn: a turn costs as much as several answers
 _NEVER_NS = 1 << 60
@@ -66,6 +66,7 @@ class Options(NamedTuple):
     identify: bytes  # the header that names who answered; b"": nobody asks
     shards: int = 1  # of the ledger behind the targets, where it is known
     receipts: bool = False  # whether answers are the reference gateway's, which say where a transaction stands
+    opening: int = OPENING_MAX  # connections being opened at once, for each target
 
 
 # An OUTCOME: one packed as it comes costs a tenth of a NumPy row made of a tuple.
@@ -121,6 +122,16 @@ class HttpBackend:
     def nodes(self) -> int:
         """The targets."""
         return len(self._targets)
+
+    def part(self, of_limit: Callable[[int], int], answerers: Answerers | None) -> HttpBackend:
+        """One of several that do what this one would, for the process that calls its `open`.
+
+        `of_limit` is that one's part of a limit; `answerers` counts who answered it.
+        """
+        options = self._options._replace(
+            connections=of_limit(self._options.connections), opening=of_limit(self._options.opening)
+        )
+        return HttpBackend(self._targets, options, self._now_ns, answerers)
 
     @property
     def targets(self) -> list[Target]:
@@ -291,7 +302,7 @@ class HttpBackend:
             if now < side.not_before_s:
                 continue
             missing = self._options.connections - side.alive - side.opening
-            for _ in range(min(missing, _OPENING_MAX - side.opening)):
+            for _ in range(min(missing, self._options.opening - side.opening)):
                 side.opening += 1
                 task = self._loop.create_task(self._open(side))
                 self._tasks.add(task)

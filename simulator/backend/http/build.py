@@ -53,7 +53,7 @@ def build_http(
     """The backend that a scenario describes; nothing is sent yet.
 
     Args:
-        http: the scenario's part.
+        http: the scenario's part. Its connections are those of all its generators; see `HttpBackend.part`.
         currency: of the amounts.
         run: what sets this run's idempotency keys apart from any other's.
         allowed: `host:port` of targets beyond loopback that the command line allows.
@@ -77,7 +77,7 @@ def build_http(
     values = {value: Status[meaning.upper()] for value, meaning in http.response.values.items()}
     judge = Judge(by_status, tuple((http.response.field or "").split(".")) if http.response.field else (), values)
     options = Options(
-        connections=max(1, http.connections // (len(resolved) * http.generators)),
+        connections=max(1, http.connections // len(resolved)),
         keep_alive=http.keep_alive,
         connect_ns=http.connect_timeout,
         timeout_ns=http.timeout,
@@ -169,7 +169,7 @@ def _templates(http: Http, host: str, environ: Mapping[str, str], terms: Terms) 
 
 def descriptors_needed(http: Http) -> int:
     """File descriptors that one generator needs."""
-    return http.connections // http.generators + 64
+    return -(-http.connections // http.generators) + http.target_count + 64  # each target's are dealt out by themselves
 
 
 def check_descriptors(http: Http) -> None:

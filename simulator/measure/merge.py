@@ -1,0 +1,84 @@
+"""One record out of several: what generators counted apart, put together as one would have counted it.
+
+Counts, values and histograms are added, window by window and bucket by bucket, which is exact. Instants and the CPU time of a
+window are the latest and the most: validity asks whether *some* process had no time to spare. The most in flight at once
+(`in_flight_max`, `in_flight_top`, `shard_in_flight_max`) is added too; the generators' peaks need not fall together, so
+it is an upper bound. Percentiles of the second before are read off the sum, never off percentiles.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simulator.measure.histogram import COUNTS, Histogram, SparseHistograms
+from simulator.measure.recorder import RESPONSE, Measured, Tallies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+UPPER_BOUNDS = frozenset({"in_flight_top", "in_flight_max", "shard_in_flight_max"})
+_MOST = frozenset({"cpu_ns", "settled_ns"})
+_KEPT = frozenset({"grid_ns", "fine_ns", "last_second_ns"})  # the whole's own
+
+
+def add_tallies(parts: Sequence[Tallies], whole: Tallies) -> None:
+    """Writes what the parts counted, all on one grid, into `whole`."""
+    for name in Tallies._fields:
+        if name in _KEPT:
+            continue
+        target: NDArray[np.int64] = getattr(whole, name)
+        join = np.maximum if name in _MOST else np.add
+        np.copyto(target, getattr(parts[0], name))
+        for part in parts[1:]:
+            join(target, getattr(part, name), out=target)
+    whole.fine_ns[1] = max(int(part.fine_ns[1]) for part in parts)
+
+
+def add_measured(parts: Sequence[Measured]) -> Measured:
+    """The histograms of all parts, each (cell, bucket) once, in order."""
+    return Measured(*(_add([getattr(part, name) for part in parts]) for name in Measured._fields))
+
+
+def nothing_measured(windows: int, kinds: int, nodes: int) -> Measured:
+    """The histograms of a part of which nothing is left."""
+    none = np.zeros(0, np.uint32)
+    empty = SparseHistograms(windows, kinds, nodes, none, none, none)
+    return Measured(empty, empty, empty)
+
+
+def _add(parts: Sequence[SparseHistograms]) -> SparseHistograms:
+    cells = np.concatenate([part.cells for part in parts]).astype(np.uint64)
+    buckets = np.concatenate([part.buckets for part in parts])
+    places, where = np.unique(cells * np.uint64(COUNTS) + buckets, return_inverse=True)
+    # As float64 weights counts stay exact: a cell's total is far below 2⁵³.
+    counts = np.bincount(where, np.concatenate([part.counts for part in parts]), len(places))
+    first = parts[0]
+    return SparseHistograms(
+        first.windows, first.kinds, first.nodes, (places // np.uint64(COUNTS)).astype(np.uint32),
+        (places % np.uint64(COUNTS)).astype(np.uint32), counts.astype(np.uint32),
+    )  # fmt: skip
+
+
+class LastSecond:
+    """What the live view shows of the second before: percentiles of the answers that came in it, over all parts."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._before = np.zeros(COUNTS, np.int64)
+
+    def look(self, whole: Tallies, now_ns: int) -> None:
+        """Once a second sets `whole.last_second_ns`; `whole` is up to date."""
+        second = min(max(now_ns, 0) // 1_000_000_000, len(whole.offered) - 1)
+        if second <= self._second:
+            return
+        counts = whole.totals[RESPONSE].copy()
+        histogram = Histogram(counts - self._before)
+        if histogram.total:
+            for at, percent in enumerate((50.0, 99.0, 99.9)):
+                whole.last_second_ns[at] = histogram.percentile_ns(percent) or 0
+            whole.last_second_ns[3] = second
+        self._before, self._second = counts, second
