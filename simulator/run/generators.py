@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from simulator.workload.hot_keys import HotKeys
 
 _REFRESH_S = 0.1  # how often the sum of the tallies is renewed at most
+_EIO = 5
 _HALTING_LOOK_S = 0.005  # how often the run looks while generators wait to be told where it ends
 
 
@@ -246,20 +247,25 @@ class Generators:
         return _together(records)
 
     def _account_for(self, generator: _Generator, how: str, due: Due, before: int | None) -> Ended:
-        shared = generator.shared
-        recover_history(generator.history, shared)
-        left = account_for(
-            generator.history, PartSource(due.source(), generator.share), shared, before=before, split=due.split,
-            hot=due.hot, died_ns=generator.died_ns,
-        )  # fmt: skip
-        self.lost.append(
-            f"generator {generator.share.number} of {self.count} {how} after {generator.died_ns / 1e9:.1f} s: of its "
-            f"transactions {left.unknown:,} are in doubt and {left.dropped:,} were never sent; its times by second, kind and "
-            "node are lost"
-        )
+        shared, errno = generator.shared, 0
+        said = f"generator {generator.share.number} of {self.count} {how} after {generator.died_ns / 1e9:.1f} s"
+        try:
+            recover_history(generator.history, shared)
+            left = account_for(
+                generator.history, PartSource(due.source(), generator.share), shared, before=before, split=due.split,
+                hot=due.hot, died_ns=generator.died_ns,
+            )  # fmt: skip
+        except OSError as error:
+            errno = error.errno or _EIO
+            self.lost.append(f"{said}: what became of its transactions could not be written down")
+        else:
+            self.lost.append(
+                f"{said}: of its transactions {left.unknown:,} are in doubt and {left.dropped:,} were never sent; its times "
+                "by second, kind and node are lost"
+            )
         windows, nodes = shared.tallies.node_sent.shape
         cpu_s = float(shared.tallies.cpu_ns.sum()) / 1e9
-        return Ended(nothing_measured(windows, KINDS, nodes), cpu_s, b"", 0, np.zeros(0, EVENT), 0)
+        return Ended(nothing_measured(windows, KINDS, nodes), cpu_s, b"", errno, np.zeros(0, EVENT), 0)
 
     def summary(self) -> list[dict[str, Any]]:
         """What each of several did, for summary.json; empty where there is one."""

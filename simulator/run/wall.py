@@ -158,8 +158,9 @@ class Run:
     def make_part(self, place: Place, write: Any) -> tuple[Recorder, WallEngine]:  # noqa: ANN401  as above
         """Builds the engine of one of several generators; called in its own process."""
         scenario, share, backend = self.scenario, place.share, self.backend
-        if isinstance(backend, HttpBackend):
-            backend = backend.part(share.of_limit, self.answerers[share.number] if self.answerers else None)
+        if not isinstance(backend, HttpBackend):
+            raise TypeError("this backend cannot be divided among generators")  # the scenario has seen to that
+        backend = backend.part(share.of_limit, self.answerers[share.number] if self.answerers else None)
         recorder = Recorder(self.seconds, backend.nodes)
         dispatcher = PartDispatcher(
             place.shared, backend, scenario.balancer, share.seed(scenario.seed), place.shared.tallies, recorder, write=write,
@@ -336,12 +337,11 @@ def _execute(run: Run, interrupts: Asked, view: View) -> Ended:
         _interrupts_seen(run, interrupts)
         _watch(run, view, "draining")
         wait([*generators.awaited, *(run.pool.sentinels if run.pool else [])], run.look_s())
-    generators.refresh(at_once=True)
+    ended = generators.gather(Due(lambda: build_source(run.scenario), run.split, run.popular.hot))
     _watch(run, view, "draining")
     run.event("drained", in_doubt=int(run.tallies.answered[:, Status.UNKNOWN].sum()))
     if run.injector is not None:
         run.injector.release()
-    ended = generators.gather(Due(lambda: build_source(run.scenario), run.split, run.popular.hot))
     if ended.history_errno:
         run.failure = run.failure or f"the history could not be written: {os.strerror(ended.history_errno)}"
     if run.fleet is not None and not run.fleet.stop() and run.failure is None:
