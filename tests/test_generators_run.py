@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 
     from sim_process import Ended
 
-FLEET = "backend={{http: {{fleet: {{nodes: 2, ledger: {{nodes: 1, shards: 4, remember: 16_384}}}}, connections: 24, generators: {0}}}}}"
-LONG = sim_process.settings("duration=10m", "dispatcher.drain=10m", "load.rate=600/s", FLEET.format(2))
+LEDGER = "ledger: {nodes: 1, shards: 4, remember: 16_384}"
+
+
+def fleet(generators: int) -> str:
+    return f"backend={{http: {{fleet: {{nodes: 2, {LEDGER}}}, connections: 24, generators: {generators}}}}}"
+
+
+LONG = sim_process.settings("duration=10m", "dispatcher.drain=10m", "load.rate=600/s", fleet(2))
 
 
 def says_ok(peer: socket.socket, request: bytes) -> None:
@@ -90,9 +96,7 @@ def test_three_generators_ask_for_exactly_what_one_asks_for(tmp_path: Path) -> N
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     folder = tmp_path_factory.mktemp("several") / "run"
     quick = ("duration=1500ms", "load.rate=400/s", "load.follow_up.after=300ms", "dispatcher.patience=20s")
-    return sim_process.run(
-        folder, *sim_process.settings(*quick, FLEET.format(3), "backend.http.identify={header: X-Node}")
-    )
+    return sim_process.run(folder, *sim_process.settings(*quick, fleet(3), "backend.http.identify={header: X-Node}"))
 
 
 def test_what_several_clients_were_told_is_held_against_the_ledger(audited: Ended) -> None:
