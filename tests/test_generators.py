@@ -195,13 +195,13 @@ def test_after_a_stop_a_generator_releases_up_to_where_the_farthest_one_came_and
 
     def halt() -> None:
         bench.stop[0] = how
-        bench.watch.moments.append((0, tell))
+        bench.watch.moments.append((bench.watch.now + 1, tell))
 
     def tell() -> None:
         if bench.word(Word.PHASE) == Phase.SENDING:
-            bench.watch.moments.append((0, tell))
+            bench.watch.moments.append((bench.watch.now + 1, tell))
         elif bench.word(Word.PHASE) == Phase.HALTED:
-            bench.watch.now += S // 2  # others took their time: what they released is due by now
+            bench.watch.now += S  # others took their time: what they released is due by now
             bench.before[0] = bench.word(Word.REACHED) + 1 + ahead
 
     bench.watch.moments = [(at_ns, halt)]
