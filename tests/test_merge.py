@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.dispatcher import Dispatcher
-from simulator.engine.generators import Share
+from simulator.engine.generators import PartDispatcher, Share, open_shared
 from simulator.measure.answerers import NAMES_MAX, Answerers
 from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import COUNTS
@@ -79,19 +80,19 @@ def transactions_of(told: list[Told]) -> Any:  # noqa: ANN401  TRANSACTION rows
     return batch
 
 
-def record(told: list[Told], share: Share) -> Record:
-    """What one generator writes down when it is released and answered as told."""
+def record(told: list[Told], share: Share | None = None) -> Record:
+    """What one generator writes down when it is released and answered as told; None: the only one there is."""
     tallies, recorder, rows = (
         open_tallies(seconds_grid(SECONDS), NODES, SHARDS, fine=True),
         Recorder(SECONDS, NODES),
         bytearray(),
     )
-    dispatcher = Dispatcher(
+    dispatcher = (Dispatcher if share is None else partial(PartDispatcher, open_shared(tallies)))(
         Takes(), Balancer.model_validate({"policy": "affinity"}), 1, tallies, recorder, in_flight=1_024, patience_ns=2 * S,
         write=rows.extend, hot=HotKeys(40, 1),
     )  # fmt: skip
     batch = transactions_of(told)
-    mine = share.takes(batch)
+    mine = np.ones(len(batch), np.bool_) if share is None else share.takes(batch)
     events = sorted(
         (at, number, what)
         for number, one in enumerate(told)
@@ -101,10 +102,8 @@ def record(told: list[Told], share: Share) -> Record:
     slots: dict[int, int] = {}
     for at, number, what in events:
         if what == 0:
-            before = set(slots.values())
             dispatcher.release(batch[number : number + 1], at)
             slots[number] = int(batch[number]["slot"])
-            assert slots[number] not in before or told[number].late_ns > 2 * S
         elif told[number].served_ns is not None and told[number].late_ns <= 2 * S:
             outcome = np.zeros(1, OUTCOME)
             outcome["id"], outcome["slot"], outcome["status"] = number + 1, slots.pop(number), told[number].status
@@ -132,7 +131,7 @@ scripts = st.lists(
 @given(scripts, st.integers(1, 5))
 def test_the_merged_record_of_n_parts_is_the_record_of_the_whole(told: list[Told], n: int) -> None:
     told.sort(key=lambda one: one.intended_ns)
-    whole = record(told, Share(0, 1))
+    whole, alone = record(told), record(told, Share(0, 1))
     parts = [record(told, Share(number, n)) for number in range(n)]
     merged = open_tallies(seconds_grid(SECONDS), NODES, SHARDS, fine=True)
     add_tallies([part.tallies for part in parts], merged)
@@ -140,11 +139,13 @@ def test_the_merged_record_of_n_parts_is_the_record_of_the_whole(told: list[Told
         one, many = getattr(whole.tallies, name), getattr(merged, name)
         if name in UPPER_BOUNDS:
             assert (many >= one).all(), name
-            assert all((one >= getattr(part.tallies, name)).all() for part in parts), name
+            most = getattr(alone.tallies, name)
+            assert (many >= most).all(), name
+            assert all((most >= getattr(part.tallies, name)).all() for part in parts), name
         elif name not in ("last_second_ns", "fine_ns"):
             assert (one == many).all(), name
-    (alone,), together = [add_measured([whole.measured])], add_measured([part.measured for part in parts])
-    for one, many in zip(alone, together, strict=True):
+    once, together = add_measured([whole.measured]), add_measured([part.measured for part in parts])
+    for one, many in zip(once, together, strict=True):
         assert (one.windows, one.kinds, one.nodes) == (many.windows, many.kinds, many.nodes)
         for name in ("cells", "buckets", "counts"):
             assert (getattr(one, name) == getattr(many, name)).all(), name
@@ -176,9 +177,9 @@ def test_a_generator_without_cpu_time_to_spare_is_not_hidden_by_the_others() -> 
 
 def test_a_part_of_which_nothing_is_left_adds_nothing() -> None:
     told = [Told(number * 1_000, 0, 5_000_000, Status.OK, Kind.PAYMENT, 0) for number in range(10)]
-    some = record(told, Share(0, 1)).measured
-    (alone,), both = [add_measured([some])], add_measured([some, nothing_measured(SECONDS, KINDS, NODES)])
-    assert all((one.counts == two.counts).all() for one, two in zip(alone, both, strict=True))
+    some = record(told).measured
+    once, both = add_measured([some]), add_measured([some, nothing_measured(SECONDS, KINDS, NODES)])
+    assert all((one.counts == two.counts).all() for one, two in zip(once, both, strict=True))
 
 
 def test_the_second_before_is_read_off_what_came_in_it_over_all_parts() -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from simulator.clock import Clock
     from simulator.engine.wall import Source
     from simulator.measure.recorder import Tallies
+    from simulator.transaction import Reason, Status
 
 _BUFFER_ROWS = 65_536  # history rows between two writes; a dispatcher flushes once a second, or when they are full
 
@@ -120,16 +121,47 @@ def open_shared(tallies: Tallies) -> Shared:
 
 
 class PartDispatcher(Dispatcher):
-    """A dispatcher whose state can be read after its process was killed, between any two instructions."""
+    """A dispatcher whose state can be read after its process was killed, between any two instructions.
+
+    It also knows the most in flight in seconds in which it releases nothing. One generator alone need not: what is in flight
+    then was noted when it was released. The sum over several is an upper bound only if each notes what it carries over.
+    """
 
     def __init__(self, shared: Shared, *args: Any, **options: Any) -> None:  # noqa: ANN401  the dispatcher's own
         super().__init__(*args, **options)
         self._history = shared.rows
         self._history_count = shared.row_count
         self._words = shared.words
+        self._noted = 0  # the second up to which the most in flight is known
+
+    def _carry_over(self, now_ns: int) -> None:
+        """Nothing has changed since the last call, so what is in flight was so at the start of each second since."""
+        top = self.tallies.in_flight_top
+        second = min(max(now_ns, 0) // 1_000_000_000, len(top) - 1)
+        if second > self._noted:
+            level = int(self.tallies.in_flight.sum())
+            since = top[self._noted + 1 : second + 1]
+            np.maximum(since, level, out=since)
+            self._noted = second
+
+    def settle(self, outcomes: NDArray[np.void], now_ns: int) -> None:
+        """See `Dispatcher.settle`."""
+        self._carry_over(now_ns)
+        super().settle(outcomes, now_ns)
+
+    def push_held(self, now_ns: int) -> None:
+        """See `Dispatcher.push_held`."""
+        self._carry_over(now_ns)
+        super().push_held(now_ns)
+
+    def give_up(self, now_ns: int, status: Status, reason: Reason) -> None:
+        """See `Dispatcher.give_up`."""
+        self._carry_over(now_ns)
+        super().give_up(now_ns, status, reason)
 
     def release(self, batch: NDArray[np.void], now_ns: int) -> None:
         """See `Dispatcher.release`."""
+        self._carry_over(now_ns)
         if len(batch):
             self._words[Word.REACHED] = int(batch["id"][-1])
         super().release(batch, now_ns)
