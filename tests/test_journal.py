@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.shard.journal import Journal, JournalError, JournalReader, journal_path, read_header
-from simulator.shard.layout import FILE_HEADER, FILE_MAGIC, FRAME, RECORD, Durability, Shape
+from simulator.shard.layout import FILE_HEADER, FILE_MAGIC, FRAME, NO_LIMIT, RECORD, Durability, Protocol, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,12 +119,12 @@ def test_a_resumed_journal_cuts_the_torn_tail_off_and_goes_on(tmp_path: Path) ->
 def test_the_file_header_says_all_that_an_audit_needs(tmp_path: Path) -> None:
     path = written(tmp_path, [])
     header = read_header(path)
-    assert path.stat().st_size == FILE_HEADER.itemsize == 64
+    assert path.stat().st_size == FILE_HEADER.itemsize == 80
     said = {name: int(header[name]) for name in FILE_HEADER.names or () if name not in ("checksum", "_")}
     assert said == {
-        "magic": FILE_MAGIC, "version": 1, "node": 2, "nodes": 3, "shards": 8, "accounts": 1_050,
+        "magic": FILE_MAGIC, "version": 2, "node": 2, "nodes": 3, "shards": 8, "accounts": 1_050,
         "opening_minor": 12_345, "customers": 1_000, "durability": Durability.OS, "run": 77,
-        "hot_accounts": 0, "hot_split": 1, "remember": 64,
+        "hot_accounts": 0, "hot_split": 1, "remember": 64, "balance_limit_minor": NO_LIMIT, "protocol": Protocol.OUTBOX,
     }  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def test_a_frame_missing_in_the_middle_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, [1, 1, 1, 1])
     raw = path.read_bytes()
     size = FRAME.itemsize + RECORD.itemsize
-    path.write_bytes(raw[: 64 + size] + raw[64 + 2 * size :])
+    path.write_bytes(raw[: FILE_HEADER.itemsize + size] + raw[FILE_HEADER.itemsize + 2 * size :])
     with pytest.raises(JournalError, match="in frame 2"):
         read(path)
 
@@ -228,7 +228,7 @@ def test_a_file_header_with_any_byte_flipped_is_refused(tmp_path: Path) -> None:
     for offset in range(FILE_HEADER.itemsize):
         raw[offset] ^= 1
         path.write_bytes(raw)
-        with pytest.raises(JournalError, match=r"not a journal, or its first 64 bytes are damaged"):
+        with pytest.raises(JournalError, match=r"not a journal, or its first 80 bytes are damaged"):
             read_header(path)
         raw[offset] ^= 1
 

@@ -17,7 +17,7 @@ from simulator.audit.auditor import audit_run
 from simulator.cli import main
 from simulator.ledger.books import State
 from simulator.shard.journal import JournalReader, closing_path, journal_path
-from simulator.shard.layout import RECORD, Leg, Protocol
+from simulator.shard.layout import NO_LIMIT, RECORD, Leg, Protocol
 from simulator.transaction import Kind, Reason, Status
 
 if TYPE_CHECKING:
@@ -364,6 +364,53 @@ def test_a_credit_that_is_booked_and_sent_back_as_well_is_torn(
     credit["leg"] = Leg.CREDIT
     books.append(credit)
     assert audited(books)["examples"]["torn"] == [key]
+
+
+def returned_ids(books: Books) -> set[int]:
+    return {int(key) for found in books.records for key in found["id"][found["leg"] == Leg.TAKE_BACK]}
+
+
+@pytest.mark.parametrize("limit_minor", [NO_LIMIT, 10**15])
+def test_money_that_is_sent_back_though_nothing_forbids_its_credit_is_unlawful(
+    returning_run: sim_process.Ended, tmp_path: Path, limit_minor: int
+) -> None:
+    books = Books.copy(returning_run.folder, tmp_path / "planted")
+    books.declare(balance_limit_minor=limit_minor)
+    found = audited(books)
+    steps = (
+        2 if limit_minor == NO_LIMIT else 1
+    )  # where there is a limit, taking back what was sent back is as it should be
+    assert found["anomalies"] == {"unlawful": steps * len(returned_ids(books))}
+    assert set(found["examples"]["unlawful"]) <= returned_ids(books)
+
+
+def test_an_account_that_is_credited_beyond_what_it_may_hold_is_over_its_limit(
+    returning_run: sim_process.Ended, tmp_path: Path
+) -> None:
+    books = Books.copy(returning_run.folder, tmp_path / "planted")
+    books.declare(balance_limit_minor=int(books.header["balance_limit_minor"]) - 1)
+    every = np.concatenate(books.records)
+    book = int(np.flatnonzero((every["leg"] == Leg.CREDIT) & (every["kind"] == Kind.PAYMENT))[-1])
+    credit = every[book : book + 1].copy()
+    credit["id"], credit["amount_minor"] = books.next_id(), 10**12
+    books.append(credit)
+    found = audited(books)
+    assert found["anomalies"]["over_limit"] >= 1
+    assert int(credit["id"][0]) in found["examples"]["over_limit"]
+
+
+def test_steps_of_a_protocol_that_the_platform_does_not_run_are_unlawful(books: Books) -> None:
+    begun = sum(int((found["leg"] == Leg.BEGIN).sum()) for found in books.records)
+    assert audited(books)["anomalies"] == {}
+    books.declare(protocol=Protocol.OUTBOX)
+    assert audited(books)["anomalies"]["unlawful"] > begun > 0
+
+
+def test_a_journal_of_another_version_leaves_the_verdict_open(books: Books) -> None:
+    books.declare(version=int(books.header["version"]) + 1)
+    found = audited(books)
+    assert (found["verdict"], found["anomalies"]) == ("unknown", {})
+    assert "version" in found["reasons"][0]
 
 
 def test_tries_that_are_poisoned_fail_and_tell_their_clients_and_nothing_is_paid(tmp_path: Path) -> None:

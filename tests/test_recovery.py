@@ -237,7 +237,7 @@ def test_a_snapshot_that_is_not_whole_or_does_not_fit_is_passed_over(platform: P
             journal = journal_path(platform.folder, 0)
             whole = journal.read_bytes()
             with_fewer = list(JournalReader(journal))[:2]
-            size = 64 + sum(32 + records.nbytes for _, records in with_fewer)
+            size = FILE_HEADER.itemsize + sum(32 + records.nbytes for _, records in with_fewer)
             journal.write_bytes(whole[:size])
             before = {}
         case "cut short":
@@ -328,7 +328,7 @@ def test_a_journal_damaged_in_the_middle_keeps_its_node_from_starting_and_says_w
     raw = bytearray(path.read_bytes())
     raw[200] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(JournalError, match=r"damaged at byte 64, in frame 1"):
+    with pytest.raises(JournalError, match=r"damaged at byte 80, in frame 1"):
         platform.start(0)
 
 

@@ -33,13 +33,25 @@ from simulator.audit.keys import read_keys
 from simulator.audit.life_cycle import LifeCycles
 from simulator.audit.loss import RECORDS_MAX, PowerLosses
 from simulator.audit.naming import SILENT, end_of, fingerprints, in_buckets, place_of, places, wrong
-from simulator.audit.replay import ALARM, ASTRAY, DEAD_LETTER, GAP, OVERDRAFT, REPEAT, Ledger, replay
+from simulator.audit.replay import (
+    ALARM,
+    ASTRAY,
+    DEAD_LETTER,
+    GAP,
+    OVER_LIMIT,
+    OVERDRAFT,
+    REPEAT,
+    UNLAWFUL,
+    Ledger,
+    lawful_legs,
+    replay,
+)
 from simulator.fault.loss import LossError
 from simulator.ledger.books import AVAILABLE, RESERVED
 from simulator.ledger.digest import BUCKETS, add_legs
 from simulator.measure.recorder import ASKED, HISTORY, REORDERED, SECOND
-from simulator.shard.journal import JournalError, JournalReader, closing_path, journal_path
-from simulator.shard.layout import RECORD, Custody, Durability, Leg
+from simulator.shard.journal import JournalError, JournalReader, OtherVersionError, closing_path, journal_path
+from simulator.shard.layout import NO_LIMIT, RECORD, Custody, Durability, Leg, Protocol
 from simulator.shard.split import as_asked, unsplit
 from simulator.transaction import Status
 
@@ -71,6 +83,8 @@ class Auditor:
         self._observe = observe
         self._owners: list[int] = []  # of each shard, at the end of the journals
         self.mode = ""
+        self._lawful = lawful_legs(Protocol.OUTBOX, NO_LIMIT)
+        self._limit_minor = NO_LIMIT
         self.others = 0  # rows of the history that are no transaction's end
         self.acknowledged = 0
 
@@ -151,14 +165,19 @@ class Auditor:
                 "no journals are here: this backend keeps none, or they were deleted; its books cannot be checked"
             )
             return None
-        headers = []
-        for node in range(len(paths)):
-            try:
-                headers.append(JournalReader(journal_path(self.journals, node)).header)
-            except JournalError as error:
-                self.audit.find("damaged", count=1)
-                self.audit.reasons.append(str(error))
-                return None
+        try:
+            headers = [JournalReader(journal_path(self.journals, node)).header for node in range(len(paths))]
+        except OtherVersionError as error:
+            self.audit.doubt(str(error))
+            return None
+        except JournalError as error:
+            self.audit.find("damaged", count=1)
+            self.audit.reasons.append(str(error))
+            return None
+        return headers if self._are_of_one_run(headers) else None
+
+    def _are_of_one_run(self, headers: list[Any]) -> bool:
+        """Whether the journals belong together; if so, what they say of the platform is taken over."""
         names = (
             "nodes",
             "shards",
@@ -169,21 +188,25 @@ class Auditor:
             "run",
             "hot_accounts",
             "hot_split",
+            "protocol",
+            "balance_limit_minor",
         )
         if any(header[name] != headers[0][name] for header in headers for name in names):
             self.audit.doubt("the journals are not of one run: their headers differ")
-            return None
+            return False
         if len(headers) != int(headers[0]["nodes"]):
             self.audit.doubt(f"{int(headers[0]['nodes'])} nodes took part, but only {len(headers)} journals are here")
-            return None
+            return False
         self.memory_only = int(headers[0]["durability"]) == Durability.MEMORY
         try:
             self.split = split_in(headers[0])
         except ValueError as error:
             self.audit.doubt(f"the journals' headers contradict themselves: {error}")
-            return None
+            return False
         self.mode = Durability(int(headers[0]["durability"])).name.lower()
-        return headers
+        self._limit_minor = int(headers[0]["balance_limit_minor"])
+        self._lawful = lawful_legs(int(headers[0]["protocol"]), self._limit_minor)
+        return True
 
     def _read_history(self, losses: PowerLosses) -> tuple[NDArray[np.uint64], dict[int, int], NDArray[np.void]]:
         """(sums of what was told, the fingerprint of each transaction in doubt, rows of those a power loss took a record of)."""
@@ -265,7 +288,7 @@ class Auditor:
                 custody.check(node, records)
                 replay(
                     records, ledger.accounts, ledger.lsn, ledger.transit_out, ledger.transit_in, ledger.dead, ledger.returned,
-                    ledger.finds, ledger.example_ids,
+                    ledger.finds, ledger.example_ids, self._lawful, self._limit_minor,
                 )  # fmt: skip
                 parts.add(records)
                 asked = as_asked(records, self.split)
@@ -281,6 +304,7 @@ class Auditor:
         self.audit.returned, self.audit.returned_minor = (int(sum_) for sum_ in ledger.returned)
         for name, which in (
             ("log_gap", GAP), ("log_repeat", REPEAT), ("overdraft", OVERDRAFT), ("dead_letter", DEAD_LETTER), ("alarm", ALARM),
+            ("unlawful", UNLAWFUL), ("over_limit", OVER_LIMIT),
         ):  # fmt: skip
             if ledger.finds[which]:
                 ids = ledger.example_ids[which]

@@ -19,6 +19,8 @@ ANOMALIES = {
     "undecided": "begun and never decided: all is at rest, and the payer's money is still set aside",
     "dead_letter": "paid, but its payee never had it: the credit could not be booked, and the money stands on a transit account",
     "overdraft": "an account below zero",
+    "over_limit": "an account was credited beyond what the platform lets it hold",
+    "unlawful": "a step that this platform's protocol does not have, or money sent back though its payee had room for it",
     "log_gap": "positions missing from a shard's log",
     "log_repeat": "positions that a shard's log holds twice, or out of order",
     "two_writers": "a shard's records in the journal of a node that did not own it then, or a move with one side only",

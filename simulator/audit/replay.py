@@ -13,7 +13,7 @@ import numpy as np
 from simulator.audit.findings import EXAMPLES
 from simulator.kernel import inlined, kernel
 from simulator.ledger.books import AVAILABLE, RESERVED
-from simulator.shard.layout import Leg
+from simulator.shard.layout import NO_LIMIT, Leg, Protocol
 from simulator.transaction import Kind
 
 if TYPE_CHECKING:
@@ -32,12 +32,17 @@ _FAR_LEGS = np.array(
         for leg in range(max(Leg) + 1)
     ]
 )
+# Legs that only one protocol writes, and those that also need a limit to what an account may hold.
+_OF_TCC = (
+    Leg.BEGIN, Leg.COMMIT, Leg.ABORT, Leg.TRIED, Leg.REFUSED, Leg.CONFIRMED, Leg.ROLLED_BACK, Leg.SUSPENDED,
+)  # fmt: skip
+_OF_A_LIMIT = (Leg.SEND_BACK, Leg.TAKE_BACK)
 _POST = int(Kind.POST)
 _AVAILABLE, _RESERVED = AVAILABLE, RESERVED
 
 # Rows of `Ledger.finds` and `Ledger.example_ids`.
-GAP, REPEAT, OVERDRAFT, ASTRAY, DEAD_LETTER, ALARM = 0, 1, 2, 3, 4, 5
-_FINDS = 6
+GAP, REPEAT, OVERDRAFT, ASTRAY, DEAD_LETTER, ALARM, UNLAWFUL, OVER_LIMIT = 0, 1, 2, 3, 4, 5, 6, 7
+_FINDS = 8
 # Entries of `Ledger.returned`.
 RETURNED, RETURNED_MINOR = 0, 1
 
@@ -55,6 +60,14 @@ class Ledger:
     returned: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2, np.int64))
     finds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_FINDS, np.int64))
     example_ids: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((_FINDS, EXAMPLES), np.uint64))
+
+
+def lawful_legs(protocol: int, limit_minor: int) -> NDArray[np.bool_]:
+    """Which legs a platform of this protocol and balance limit can write, by number."""
+    tcc, returns = protocol == Protocol.TCC, protocol == Protocol.OUTBOX and limit_minor != NO_LIMIT
+    return np.array(
+        [(leg not in _OF_TCC or tcc) and (leg not in _OF_A_LIMIT or returns) for leg in range(max(Leg) + 1)]
+    )
 
 
 @inlined
@@ -102,9 +115,13 @@ def replay_exchange(
 def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
     records: NDArray[np.void], accounts: NDArray[np.int64], lsn: NDArray[np.int64], transit_out: NDArray[np.int64],
     transit_in: NDArray[np.int64], dead: NDArray[np.int64], returned: NDArray[np.int64], finds: NDArray[np.int64],
-    examples: NDArray[np.uint64],
+    examples: NDArray[np.uint64], lawful: NDArray[np.bool_], limit_minor: int,
 ) -> None:  # fmt: skip
-    """Books every record on `accounts`; counts gaps, repeats, overdrafts, alarms, dead far legs, and records that are astray."""
+    """Books every record on `accounts`; counts gaps, repeats, overdrafts, alarms, dead far legs, and records that are astray.
+
+    Also legs that are not `lawful` on this platform, money sent back though its payee had room for it, and credits beyond the
+    limit (negative: there is none) to what an account may hold.
+    """
     shards = lsn.shape[0]
     for i in range(records.shape[0]):
         r = records[i]
@@ -160,6 +177,11 @@ def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
         if leg == _ALARM:
             finds[ALARM] += 1
             note_example(examples, ALARM, r["id"])
+        if not lawful[leg] or (
+            leg == _SEND_BACK and accounts[payee, _AVAILABLE] + accounts[payee, _RESERVED] <= limit_minor - amount
+        ):
+            finds[UNLAWFUL] += 1
+            note_example(examples, UNLAWFUL, r["id"])
         if leg >= _BEGIN:
             replay_exchange(r, near, far, accounts, transit_out, transit_in, returned)
         if leg == _TRANSFER or leg == _DEBIT:
@@ -172,6 +194,13 @@ def replay(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
             accounts[payer, _AVAILABLE] += amount
         if leg == _TRANSFER or leg == _CREDIT:
             accounts[payee, _AVAILABLE] += amount
+        if (
+            limit_minor >= 0
+            and (leg == _TRANSFER or leg == _CREDIT or leg == _CONFIRMED)
+            and accounts[payee, _AVAILABLE] + accounts[payee, _RESERVED] > limit_minor
+        ):
+            finds[OVER_LIMIT] += 1
+            note_example(examples, OVER_LIMIT, r["id"])
         if leg == _DEBIT:
             transit_out[near, far] += amount
         if leg == _CREDIT:

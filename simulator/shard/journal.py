@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 2  # 2: the protocol and the balance limit stand in the header
 _CHECKSUM_BYTES = 8
 _HEADER = struct.Struct("<QIIQq")  # FRAME's fields, for reading one at a time
 _STRETCH = 8 << 20  # bytes read at a time
@@ -39,6 +39,10 @@ assert _HEADER.size == FRAME.itemsize  # noqa: S101  two descriptions of one lay
 
 class JournalError(SimError):
     """A journal that cannot be read; the text says which file and where."""
+
+
+class OtherVersionError(JournalError):
+    """A journal in another version of the format: nothing is wrong with it, but this release cannot read it."""
 
 
 def journal_path(folder: Path, node: int) -> Path:
@@ -95,6 +99,8 @@ class Journal:
         header["hot_accounts"] = shape.split.hot
         header["hot_split"] = shape.split.ways
         header["remember"] = shape.remember
+        header["balance_limit_minor"] = shape.balance_limit_minor
+        header["protocol"] = shape.protocol
         fd = os.open(journal_path(folder, node), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         journal = cls(fd, durability, size=0, frames=0, last_at=0)
         journal._write([_sealed(header)])
@@ -168,7 +174,7 @@ class Journal:
 
 
 def read_header(path: Path) -> Any:  # noqa: ANN401  one FILE_HEADER record; numpy's scalar records are untyped
-    """The file header of a journal. Raises JournalError if it is not one."""
+    """The file header of a journal. Raises JournalError if it is not one, OtherVersionError for one of another version."""
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_HEADER.itemsize)
@@ -178,7 +184,7 @@ def read_header(path: Path) -> Any:  # noqa: ANN401  one FILE_HEADER record; num
     if header["magic"][0] != FILE_MAGIC or not _is_sealed(header):
         raise JournalError(f"{path}: not a journal, or its first {FILE_HEADER.itemsize} bytes are damaged")
     if header["version"][0] != VERSION:
-        raise JournalError(
+        raise OtherVersionError(
             f"{path}: written in version {header['version'][0]} of the format; this reads version {VERSION}"
         )
     return header[0]

@@ -148,6 +148,9 @@ FILE_HEADER = np.dtype(
         ("hot_accounts", "<u2"),  # how many merchants are split, the most popular first
         ("hot_split", "<u2"),  # into how many sub-accounts each; simulator.shard.split has the law
         ("remember", "<u4"),  # ids each shard remembers at least; 0: not told
+        ("balance_limit_minor", "<i8"),  # what an account may hold; NO_LIMIT: anything
+        ("protocol", "<u4"),  # Protocol
+        ("_", "<u4"),
     ]
 )
 # What a gateway asks a node beside requests, and the answer: reads, which change and log nothing (simulator.ledger.inquiry).
@@ -187,7 +190,7 @@ assert QUESTION.itemsize == 16, QUESTION.itemsize  # noqa: PLR2004, S101  in rin
 assert ANSWER.itemsize == 64, ANSWER.itemsize  # noqa: PLR2004, S101  as QUESTION
 assert RECORD.itemsize == 40, RECORD.itemsize  # noqa: PLR2004, S101  the on-disk format; a wrong layout must not run
 assert FRAME.itemsize == 32, FRAME.itemsize  # noqa: PLR2004, S101  as RECORD
-assert FILE_HEADER.itemsize == 64, FILE_HEADER.itemsize  # noqa: PLR2004, S101  as RECORD
+assert FILE_HEADER.itemsize == 80, FILE_HEADER.itemsize  # noqa: PLR2004, S101  as RECORD
 
 
 class Inquiry(IntEnum):
