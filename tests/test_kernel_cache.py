@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from simulator import kernel_cache, transaction
@@ -40,3 +42,12 @@ def test_only_the_newest_folder_is_kept(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     kernel_cache.forget_others(tmp_path / "kernels-new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "kernels-new"]
+
+
+def test_what_a_run_over_http_calls_is_loaded_before_its_clock_starts() -> None:
+    loaded = (
+        "print([len(kernel.signatures) for kernel in (dispatcher.fire, dispatcher.note_fired, answerers.count_one)])"
+    )
+    code = f"from simulator import dispatcher, warm; from simulator.measure import answerers; warm.warm(None); {loaded}"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
+    assert told.stdout == "[1, 1, 1]\n"
