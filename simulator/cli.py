@@ -164,11 +164,16 @@ def check(scenario: ScenarioFile, settings: Set = None, clock: Clock = None, see
 
 
 @_verb
-def report(run: RunFolder) -> int:
+def report(
+    run: RunFolder,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="OTHER", help="Lay another run's response times over the percentile plot.")
+    ] = None,
+) -> int:
     """Render the report of a run, or of a sweep, again."""
     from simulator.report import render  # noqa: PLC0415  heavy
 
-    typer.echo(str(render(run)))
+    typer.echo(str(render(run, baseline)))
     return Exit.OK
 
 

@@ -19,9 +19,13 @@ PERCENTILES = (("p50", 50), ("p90", 90), ("p95", 95), ("p99", 99), ("p99.9", 99.
 
 
 def write(  # each argument is a way in which runs differ
-    folder: Path, *, name: str = "double-eleven-opening-minute", seconds: int = 60, nodes: int = 2, shards: int = 16
-) -> Path:
-    """Write a passing run of `seconds` into `folder`, made if need be, and return it; deterministic."""
+    folder: Path, *, name: str = "double-eleven-opening-minute", seconds: int = 60, nodes: int = 2, shards: int = 16,
+    platform: bool = False,
+) -> Path:  # fmt: skip
+    """Write a passing run of `seconds` into `folder`, made if need be, and return it; deterministic.
+
+    With `platform` also what newer versions record: samples of the platform, and money on its way.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(20191111)
     columns = _columns(random, seconds, nodes, shards)
@@ -32,6 +36,10 @@ def write(  # each argument is a way in which runs differ
                 columns[f"{label}_{mark}_ms"] = [
                     round(float(np.percentile(second, percentile)) / 1e6, 4) for second in samples[tag]
                 ]
+    if platform:
+        columns["reserved_minor"] = [n * 150 for n in columns["offered"]]
+        columns["float_minor"] = [n * 40 for n in columns["offered"][:-1]] + [0]
+        _write_csv(folder / "platform.csv", _platform(random, np.array(columns["offered"]), nodes, shards))
     _write_csv(folder / "timeseries.csv", columns)
     _write_hlog(folder / "latency.hlog", samples)
     write_json(
@@ -115,6 +123,26 @@ def _columns(random: np.random.Generator, seconds: int, nodes: int, shards: int)
         columns[f"node{node}_sent"] = part.tolist()
     for shard in range(shards):
         columns[f"shard{shard}_ok"] = (2 * ok // shards).tolist()
+    return columns
+
+
+def _platform(
+    random: np.random.Generator, offered: np.ndarray[Any, Any], nodes: int, shards: int
+) -> dict[str, list[Any]]:
+    """Samples of the platform, a row a second: busier as the load climbs, one shard hotter than the others."""
+    load, seconds = offered / 91_000, len(offered)
+    columns: dict[str, list[Any]] = {"second": list(range(seconds)), "window_s": [1.0] * seconds}
+    columns["commits"] = [900] * seconds
+    for mark, height in (("p50", 0.3), ("p99", 1.4), ("max", 5.0)):
+        columns[f"commit_{mark}_ms"] = [round(float(height * (1 + 3 * x**3)), 4) for x in load]
+    for node in range(nodes):
+        columns[f"node{node}_queue"] = [int(900 * x**4 + random.integers(0, 20)) for x in load]
+        columns[f"node{node}_commit_p99_ms"] = [round(float(1.4 * (1 + 3 * x**3)), 4) for x in load]
+        columns[f"node{node}_commit_share"] = [round(float(0.3 * x), 4) for x in load]
+        columns[f"node{node}_busy"] = [round(float(0.8 * x), 4) for x in load]
+    for shard in range(shards):
+        hot = 6 if shard == shards // 3 else 1
+        columns[f"shard{shard}_in_flight"] = [int(hot * 12 * x + random.integers(0, 4)) for x in load]
     return columns
 
 

@@ -218,10 +218,11 @@ def test_audit_and_report_pass_on_the_folder(
 ) -> None:
     runner.audit_run = lambda run: Exit.ANOMALIES if run == Path("there") else Exit.ERROR  # type: ignore[attr-defined]
     report = types.ModuleType("simulator.report")
-    report.render = lambda run: run / "report.html"  # type: ignore[attr-defined]
+    report.render = lambda run, baseline: (baseline or run) / "report.html"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "simulator.report", report)
     assert sim("audit", "there") == (122, "", "")
     assert sim("report", "there") == (0, "there/report.html\n", "")
+    assert sim("report", "there", "--baseline", "other") == (0, "other/report.html\n", "")
 
 
 def test_an_unknown_variable_ends_with_104(sim: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,29 +1,21 @@
-"""The report: its sentence, its charts' data, what it refuses, and the page as a browser shows it."""
+"""The report: its sentence, what it reads and refuses, and the page as a file; test_report_page.py has it in a browser."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import fake_run
 import pytest
-from playwright.sync_api import sync_playwright
 
 from simulator.errors import SimError
 from simulator.report import folder, render, wording
-from simulator.report.figures import figures, thin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from playwright.sync_api import Browser, Dialog, Page
 
 MIB = 2**20
 BAD_NAME = "<script>alert(1)</script>"
-CHROMIUM = shutil.which("chromium")
-CHARTS = {"rate", "response", "percentiles", "in-flight", "shares", "shards", "value"}
 
 
 @pytest.fixture
@@ -180,38 +172,6 @@ def test_intervals_of_the_latency_log_are_merged_by_tag(run: Path) -> None:
     assert sorted(y for _, y in latency["response_time"]) == [y for _, y in latency["response_time"]]
 
 
-# The charts' data.
-
-
-def test_thinning_keeps_the_highest_and_the_lowest() -> None:
-    y: list[int | float | None] = [100] * 100_000
-    y[31_234], y[77_777] = 9_999, 0
-    xs, ys = thin([float(second) for second in range(100_000)], y)
-    assert len(xs) == len(ys) <= 2_000
-    assert ys[xs.index(31_234.0)] == 9_999
-    assert ys[xs.index(77_777.0)] == 0
-    assert xs == sorted(xs)
-
-
-def test_thinning_keeps_a_gap() -> None:
-    xs, ys = thin([float(second) for second in range(10_000)], [1] * 5_000 + [None] * 5_000)
-    assert None in ys
-    assert xs[-1] > 9_000
-
-
-def test_a_long_run_with_many_nodes_stays_small(tmp_path: Path) -> None:
-    run = fake_run.write(tmp_path / "run", seconds=4)
-    seconds, nodes = 5_000, 20
-    names = ["second", "offered", *(f"node{node}_sent" for node in range(nodes))]
-    rows = [",".join(map(str, [second, nodes, *[1] * nodes])) for second in range(seconds)]
-    (run / "timeseries.csv").write_text("\n".join([",".join(names), *rows]) + "\n", encoding="utf-8")
-    drawn = {figure.key: figure for figure in figures(folder.read(run))}
-    assert all(len(series.x) == len(series.y) <= 2_000 for figure in drawn.values() for series in figure.series)
-    assert len(drawn["shares"].series) == 12
-    assert drawn["shares"].series[-1].label == "the other 9 nodes"
-    assert sum(y for series in drawn["shares"].series for y in series.y if y) == seconds * nodes
-
-
 # The page.
 
 
@@ -228,93 +188,3 @@ def test_no_name_can_end_the_embedded_data(run: Path, summary: dict[str, Any]) -
     page = render(run).read_text(encoding="utf-8")
     assert BAD_NAME not in page
     assert page.count("</script>") == 3
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: no `chromium` on the PATH")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test if it errs, speaks, asks or loads anything but the one file it shows."""
-    context = browser.new_context()
-    page = context.new_page()
-    wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-
-    def refuse(dialog: Dialog) -> None:
-        wrong.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    page.on("dialog", refuse)
-    page.on("request", lambda request: wrong.append(request.url) if not request.url.endswith("/report.html") else None)
-    yield page
-    context.close()
-    assert not wrong
-
-
-def shown(page: Page, report: Path, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    page.goto(report.as_uri())
-    page.wait_for_selector("html[data-charts=drawn]", timeout=20_000)
-
-
-@pytest.mark.parametrize("width", [1440, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_draws_every_chart_and_fits_its_window(
-    page: Page, run: Path, width: int, scheme: str, summary: dict[str, Any]
-) -> None:
-    fake_run.write_json(run / "summary.json", summary | {"name": BAD_NAME, "scenario": BAD_NAME})
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    shown(page, render(run), width)
-    for chart in CHARTS:
-        assert page.locator(f"#chart-{chart} svg.main-svg").count() > 0, chart
-        assert page.locator(f"#chart-{chart} :is(path.js-line, .bars .point)").count() > 0, chart
-    assert page.locator("h1").inner_text() == BAD_NAME
-    assert page.title() == f"PASS: {BAD_NAME}"
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_a_zoom_into_one_chart_is_a_zoom_into_all(page: Page, run: Path) -> None:
-    shown(page, render(run), 1440)
-    page.evaluate("Plotly.relayout('chart-rate', {'xaxis.range': [3, 7]})")
-    follows = "(key) => { const [from, to] = document.getElementById('chart-' + key).layout.xaxis.range; "
-    follows += "return from === 3 && to === 7; }"
-    page.wait_for_function(f"['response', 'in-flight', 'shares', 'value'].every({follows})")
-
-
-def test_the_scale_can_be_switched_and_the_page_printed(page: Page, run: Path) -> None:
-    shown(page, render(run), 1440)
-    kind = "document.getElementById('chart-response').layout.yaxis.type"
-    assert page.evaluate(kind) == "log"
-    page.get_by_role("button", name="Logarithmic scale").first.click()
-    page.wait_for_function(f"{kind} === 'linear'")
-    assert page.pdf()[:4] == b"%PDF"
-
-
-def test_a_run_with_nothing_but_its_summary_says_no_data(page: Page, run: Path, summary: dict[str, Any]) -> None:
-    for file in run.iterdir():
-        file.unlink()
-    kept = ("scenario", "verdict", "validity", "counts", "rates", "response_time_ms", "audit", "thresholds")
-    fake_run.write_json(run / "summary.json", {key: summary[key] for key in kept} | {"thresholds": [], "audit": {}})
-    shown(page, render(run), 390)
-    assert page.locator(".no-data").count() > len(CHARTS)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
-def test_a_run_without_traffic_has_a_page_too(page: Page, run: Path, summary: dict[str, Any]) -> None:
-    nothing = dict.fromkeys(summary["counts"], 0)
-    summary |= {"counts": nothing, "response_time_ms": {}, "rates": {}, "nodes": [], "shards": [], "by_kind": {}}
-    fake_run.write_json(run / "summary.json", summary)
-    header = (run / "timeseries.csv").read_text(encoding="utf-8").splitlines()[0]
-    empty = ",".join("0" if name in {"second", "offered"} else "" for name in header.split(","))
-    (run / "timeseries.csv").write_text(f"{header}\n{empty}\n", encoding="utf-8")
-    shown(page, render(run), 1440)
-    assert "no data" in page.locator("main").inner_text()

@@ -138,8 +138,8 @@ def test_the_page_lays_the_variants_curves_over_one_another(tmp_path: Path) -> N
     charts = {chart["key"]: chart for chart in page_data(page)["charts"]}
     assert set(charts) == {"percentiles", "p99", "p50", "goodput"}
     for chart in charts.values():
-        assert [series["label"] for series in chart["series"]] == ["a", "b"]
-        assert len({series["style"] for series in chart["series"]}) == 2
+        assert [trace["name"] for trace in chart["data"]] == ["a", "b"]
+        assert len({(trace["line"]["color"], trace["line"]["dash"]) for trace in chart["data"]}) == 2
     assert page_data(page)["span"] == [0, 7]
     assert "was not run" in page
 

@@ -28,3 +28,8 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     words: frozenset[int] = frozenset({0})
     note: str = ""
+
+
+def cut(items: Sequence[object], noun: str, most: int) -> str:
+    """The note below a table that shows only the first `most` items; empty if it shows all."""
+    return f"The first {most} of {len(items):,} {noun}; summary.json has all." if len(items) > most else ""

@@ -5,25 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import math
-import zlib
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hdrh.codec import HdrCookieException, HdrLengthException
-from hdrh.histogram import HdrHistogram
-from hdrh.log import HistogramLogReader
-
 from simulator.errors import SimError, UsageError
+from simulator.report.asked import Asked, asked_in
+from simulator.report.hlog import Curve, HlogError, Intervals, read_hlog
+from simulator.report.wording import number, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SUMMARY_SCHEMA = 1
+_PAIR = 2
 
 Cell = int | float | None
 Columns = dict[str, list[Cell]]
-Curve = list[tuple[float, float]]  # (1 / (1 - quantile), milliseconds)
 
 # What the report cannot do without, and the JSON type it must have.
 _REQUIRED: dict[str, type] = {
@@ -36,8 +33,6 @@ _REQUIRED: dict[str, type] = {
     "audit": dict,
     "thresholds": list,
 }
-_STEPS_PER_DECADE = 20  # of 1 / (1 - quantile): smooth to the eye, and 9 decades are still only 180 points
-_NS_PER_MS = 1e6
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,10 @@ class RunFolder:
     events: list[dict[str, Any]]
     scenario: str
     notes: list[str] = field(default_factory=list)
+    platform: Columns = field(default_factory=dict)  # platform.csv by column; not every run has one
+    intervals: dict[str, Intervals] = field(default_factory=dict)  # latency.hlog by tag, window by window
+    asked: Asked = Asked()  # noqa: RUF009  frozen
+    overlays: list[tuple[str, Curve]] = field(default_factory=list)  # what response times are to be compared with
 
 
 def read(run: Path) -> RunFolder:
@@ -63,16 +62,22 @@ def read(run: Path) -> RunFolder:
     """
     summary = _summary(run)
     notes: list[str] = []
+    intervals = _intervals(run, notes)
+    scenario = _text(run / "scenario.yaml", notes)
     return RunFolder(
         path=run,
         summary=summary,
         series=read_series(run / "timeseries.csv", notes),
-        latency=read_latency(run, notes),
+        latency={tag: found.curve() for tag, found in intervals.items()},
         audit=_object(run / "audit.json", notes) or summary["audit"],
         environment=_object(run / "environment.json", notes),
         events=_events(run / "events.jsonl", notes),
-        scenario=_text(run / "scenario.yaml", notes),
+        scenario=scenario,
         notes=notes,
+        platform=read_series(run / "platform.csv", notes) if (run / "platform.csv").exists() else {},
+        intervals=intervals,
+        asked=asked_in(scenario),
+        overlays=_theory(summary),
     )
 
 
@@ -177,31 +182,26 @@ def _cell(text: str) -> Cell:
 
 def read_latency(run: Path, notes: list[str]) -> dict[str, Curve]:
     """The quantile function of each measure, by its tag, from a run's latency.hlog."""
+    return {tag: found.curve() for tag, found in _intervals(run, notes).items()}
+
+
+def _intervals(run: Path, notes: list[str]) -> dict[str, Intervals]:
     path = run / "latency.hlog"
-    if not path.exists():
-        notes.append(f"{path.name} is missing")
-        return {}
-    merged: dict[str, HdrHistogram] = {}
     try:
-        with closing(HistogramLogReader(str(path), HdrHistogram(1, 2, 1))) as log:
-            while (interval := log.get_next_interval_histogram()) is not None:
-                tag = interval.get_tag() or "response_time"
-                if tag in merged:
-                    merged[tag].add(interval)
-                else:
-                    # The first interval, not one of our making: adding is an array sum only between equal layouts.
-                    merged[tag] = interval
-    except (OSError, ValueError, TypeError, IndexError, zlib.error, HdrCookieException, HdrLengthException) as error:
-        notes.append(f"{path.name} cannot be read: {type(error).__name__} {error}".rstrip())
-        return {}
-    return {tag: _curve(histogram) for tag, histogram in merged.items() if histogram.get_total_count()}
+        return read_hlog(path)
+    except FileNotFoundError:
+        notes.append(f"{path.name} is missing")
+    except HlogError as error:
+        notes.append(f"{path.name} cannot be read: {error}")
+    return {}
 
 
-def _curve(histogram: HdrHistogram) -> Curve:
-    """Sample the quantile function evenly on the scale of 1 / (1 - quantile), up to what the count can resolve."""
-    total = histogram.get_total_count()
-    inverses = [10 ** (step / _STEPS_PER_DECADE) for step in range(int(_STEPS_PER_DECADE * math.log10(total)) + 1)]
-    percentiles = {100 * (1 - 1 / inverse): inverse for inverse in inverses}
-    values = histogram.get_percentile_to_value_dict(list(percentiles))
-    curve = [(percentiles[percentile], values[percentile] / _NS_PER_MS) for percentile in sorted(values)]
-    return [*curve, (float(total), histogram.get_max_value() / _NS_PER_MS)]
+def _theory(summary: dict[str, Any]) -> list[tuple[str, Curve]]:
+    """What queueing theory says of response times, where the run found that a closed form holds."""
+    told = summary.get("theory")
+    if not isinstance(told, dict) or not isinstance(told.get("curve"), list):
+        return []
+    pairs = [point for point in told["curve"] if isinstance(point, list) and len(point) == _PAIR]
+    points = [(number(x), number(y)) for x, y in pairs]
+    curve = sorted((x, y) for x, y in points if x is not None and y is not None and x >= 1)
+    return [(f"theory: {plain(told.get('name', ''))}", curve)] if curve else []

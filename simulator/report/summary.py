@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from simulator.scenario.threshold import Threshold
 
 NODE_COLUMNS, SHARD_COLUMNS = 64, 256  # in timeseries.csv; the built-in platform never has more
+SHARD_GROUPS = 64  # of more shards, so many groups of neighbours are told apart
 _COUNTED = (Status.OK, Status.REJECTED, Status.FAILED, Status.UNKNOWN, Status.DROPPED)
 
 
@@ -65,7 +67,7 @@ class Results:
     credit_lag: CreditLag | None = None  # None: nobody kept a journal
     node_times: list[dict[str, float | None]] | None = None  # of each node, where `measured` is not by node
     extra: dict[str, Any] = field(default_factory=dict)  # keys that only runs on this clock have
-    extra_series: dict[str, Any] = field(default_factory=dict)  # and columns, int64 of shape (windows,)
+    extra_series: dict[str, Any] = field(default_factory=dict)  # and columns, numbers of shape (windows,)
     protocol: str | None = None  # between shards of two nodes; None: not the embedded platform
 
 
@@ -312,7 +314,8 @@ def series_columns(results: Results, target: Any) -> dict[str, list[Any]]:  # no
     """The columns of timeseries.csv, one row a window, from the start to the window of the last answer.
 
     `second` is where a window starts; `window_s`, how long it is, is left out where every one is a second. All but the
-    times are counts of the window. Beyond 64 nodes or 256 shards only the extremes and the mean of each window are given.
+    times are counts of the window. Beyond 64 nodes or 256 shards only the extremes and the mean of each window are given, and the
+    busiest shard of each of 64 groups of neighbours.
     """
     tallies = results.tallies
     last = rows_of(results)
@@ -348,6 +351,7 @@ def series_columns(results: Results, target: Any) -> dict[str, list[Any]]:  # no
             columns[f"{name}_{label}_ms"] = ["" if v < 0 else round(v / 1e6, 6) for v in values]
     columns |= _each("node", "sent", tallies.node_sent[:last], NODE_COLUMNS)
     columns |= _each("shard", "ok", tallies.shard_ok[:last], SHARD_COLUMNS)
+    columns |= _groups("shard", "ok", tallies.shard_ok[:last], SHARD_COLUMNS)
     return columns
 
 
@@ -359,4 +363,15 @@ def _each(noun: str, what: str, counts: Any, most: int) -> dict[str, list[Any]]:
         f"{noun}_min_{what}": counts.min(axis=1).tolist(),
         f"{noun}_mean_{what}": [round(x, 3) for x in counts.mean(axis=1).tolist()],
         f"{noun}_max_{what}": counts.max(axis=1).tolist(),
+    }
+
+
+def _groups(noun: str, what: str, counts: Any, most: int) -> dict[str, list[Any]]:  # noqa: ANN401  as in _each
+    """Of more than `most` shards the busiest one of each group of neighbours in each window: where a hot one is still shows."""
+    if counts.shape[1] <= most:
+        return {}
+    bounds = [counts.shape[1] * at // SHARD_GROUPS for at in range(SHARD_GROUPS + 1)]
+    return {
+        f"{noun}{start}to{stop - 1}_max_{what}": counts[:, start:stop].max(axis=1).tolist()
+        for start, stop in pairwise(bounds)
     }

@@ -5,28 +5,23 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from simulator.errors import SimError, UsageError
 from simulator.report import folder, html, wording
 from simulator.report.blocks import Table, Tile
-from simulator.report.figures import (
-    TIME,
-    Figure,
-    Series,
-    percentile_series,
-    rate_line,
-    time_line,
-    without_the_last_moment,
-)
-from simulator.report.html import embedded, environment, plotly_js, write_page
+from simulator.report.charts import latency, load
+from simulator.report.charts.axis import TimeAxis
+from simulator.report.charts.chart import look
+from simulator.report.charts.series import TimeSeries
+from simulator.report.html import chart_data
+from simulator.report.page import render_page, write_page
 from simulator.report.wording import NO_DATA, count, ms, number, plain, rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from simulator.report.folder import Columns, Curve
+    from simulator.report.charts.chart import Chart
+    from simulator.report.hlog import Curve
 
 LINES_MOST = 24  # six colours in four dashes; beyond, no line can be told from the next
 SWEEP_SCHEMA = 1
@@ -110,9 +105,13 @@ def _decimal(value: object, unit: str) -> str:
     return NO_DATA if known is None else f"{known:.3f}{unit}"
 
 
-def render(path: Path) -> Path:
+def render(path: Path, baseline: Path | None = None) -> Path:
     """Writes the report of a run's folder, or of a sweep's, and returns its path; see `render_sweep` and `html.render`."""
-    return render_sweep(path) if (path / "sweep.json").is_file() else html.render(path)
+    if not (path / "sweep.json").is_file():
+        return html.render(path, baseline)
+    if baseline is not None:
+        raise UsageError(f"{path} is a sweep's folder; a baseline is laid over one run: name a variant's folder")
+    return render_sweep(path)
 
 
 def render_sweep(path: Path) -> Path:
@@ -125,24 +124,25 @@ def render_sweep(path: Path) -> Path:
     variants = sweep["variants"]
     shown = [row for row in variants if row.get("verdict") is not None][:LINES_MOST]
     notes: list[str] = []
-    read = [(row, *_files(path / str(row["folder"]), notes)) for row in shown]
-    charts = _figures([(plain(row["name"]), columns, latency) for row, columns, latency in read])
+    read = [(plain(row["name"]), *_files(path / str(row["folder"]), notes)) for row in shown]
+    axis = TimeAxis(max((series.end_s for _, series, _ in read), default=1.0))
+    charts = _charts(read, axis)
     left_out = sum(row.get("verdict") is not None for row in variants) - len(shown)
-    page = environment().get_template("sweep.html.jinja").render(
+    page = render_page(
+        "sweep.html.jinja", chart_data(charts, axis),
         name=plain(sweep["scenario"]),
         description=str(sweep.get("description") or ""),
         word=_headline(sweep),
+        cause="",
         tone=_tone(sweep),
         tiles=_tiles(variants),
         table=_table(sweep),
         links=[(plain(row["name"]), f"{row['folder']}/report.html", plain(row["sentence"])) for row in variants],
         facts=_facts(sweep),
         figures=charts,
+        axis=axis,
         left_out=f"The first {LINES_MOST} variants are drawn; the table has all." if left_out else "",
         notes=notes,
-        data=embedded(_data(charts, [columns for _, columns, _ in read])),
-        plotly=Markup(plotly_js()),  # noqa: S704  the installed wheel's own file, no input of a run
-        NO_DATA=NO_DATA,
     )  # fmt: skip
     return write_page(path / "report.html", page)
 
@@ -162,77 +162,33 @@ def _read(path: Path) -> dict[str, Any]:
     return sweep
 
 
-def _files(run: Path, notes: list[str]) -> tuple[Columns, Curve]:
+def _files(run: Path, notes: list[str]) -> tuple[TimeSeries, Curve]:
     missing: list[str] = []
-    series, latency = folder.read_series(run / "timeseries.csv", missing), folder.read_latency(run, missing)
+    series, curves = folder.read_series(run / "timeseries.csv", missing), folder.read_latency(run, missing)
     notes += [f"{run.name}: {note}" for note in missing]
-    return without_the_last_moment(series), latency.get("response_time", [])
+    return TimeSeries.of(series).without_the_last_moment(), curves.get("response_time", [])
 
 
-def _figures(variants: Sequence[tuple[str, Columns, Curve]]) -> list[Figure]:
+def _charts(variants: Sequence[tuple[str, TimeSeries, Curve]], axis: TimeAxis) -> list[Chart]:
     limit = max(200, _POINTS_MOST // max(len(variants), 1))
-
-    def lines(draw: Callable[..., Series], column: str) -> list[Series]:
-        return [draw(columns, column, name, f"variant{at}", limit) for at, (name, columns, _) in enumerate(variants)]
-
+    series = [(name, columns) for name, columns, _ in variants]
     return [
-        Figure(
-            key="percentiles",
-            title="How slow were the slowest? Response time by percentile",
-            reading="One line a variant; the lower the better. Go right for ever rarer, slower transactions: at 99.9% only "
-            "one in 1,000 took longer. Click a name to hide its line.",
-            kind="percentile",
-            x_title="percentile (% of transactions)",
-            y_title="response time (ms)",
-            series=[
-                percentile_series(name, f"variant{at}", curve) for at, (name, _, curve) in enumerate(variants) if curve
-            ],
-            log=True,
-            log_switch=True,
+        latency.quantile_chart(
+            "percentiles", "How slow were the slowest? Response time by percentile",
+            "One line a variant; the lower the better. Go right for ever rarer, slower transactions: at 99.9% only one in 1,000 "
+            "took longer. Click a name to hide its line.",
+            "response time (ms)",
+            [(name, curve, *look(at), 2.0) for at, (name, _, curve) in enumerate(variants) if curve],
         ),
-        Figure(
-            key="p99",
-            title="Response time p99 over time",
-            reading="Flat and low is good; a line that climbs is a queue that grows.",
-            kind="time",
-            x_title=TIME,
-            y_title="response time p99 (ms)",
-            series=lines(time_line, "response_p99_ms"),
-            log=True,
-            log_switch=True,
+        latency.times_of_many(
+            "Response time p99 over time", "Flat and low is good; a line that climbs is a queue that grows.",
+            series, "response_p99_ms", axis, limit,
         ),
-        Figure(
-            key="p50",
-            title="Response time p50 over time",
-            reading="What every second customer met.",
-            kind="time",
-            x_title=TIME,
-            y_title="response time p50 (ms)",
-            series=lines(time_line, "response_p50_ms"),
-            log=True,
-            log_switch=True,
+        latency.times_of_many(
+            "Response time p50 over time", "What every second customer met.", series, "response_p50_ms", axis, limit
         ),
-        Figure(
-            key="goodput",
-            title="Goodput: transactions that succeeded, per second",
-            reading="The higher the better. A line that stays down after a disturbance has passed is a platform that does "
-            "not recover by itself.",
-            kind="time",
-            x_title=TIME,
-            y_title="ok per second",
-            series=lines(rate_line, "ok"),
-        ),
-    ]
-
-
-def _data(charts: Sequence[Figure], series: Sequence[Columns]) -> dict[str, Any]:
-    ends = [folder.end_s(columns) for columns in series]
-    return {
-        "charts": [chart.data() for chart in charts if not chart.empty],
-        "events": [],
-        "span": [0, max(ends, default=1)],
-        "fine": any("window_s" in columns for columns in series),
-    }
+        load.goodputs(series, axis, limit),
+    ]  # fmt: skip
 
 
 def _table(sweep: Mapping[str, Any]) -> Table:

@@ -28,8 +28,8 @@ def sentence(summary: Summary) -> str:
         if cause
     ]  # fmt: skip
     if summary.get("verdict") == "pass":
-        return f"{word}: {_what_was_held(summary)}"
-    return f"{word}: {'; '.join(causes) or 'the summary names no cause'}"
+        return f"{word}: {_what_was_held(summary)}{_limit(summary)}"
+    return f"{word}: {'; '.join(causes) or 'the summary names no cause'}{_limit(summary)}"
 
 
 def run_seconds(summary: Summary) -> float | None:
@@ -58,6 +58,25 @@ def _what_was_held(summary: Summary) -> str:
     lost = (summary.get("durability") or {}).get("lost_allowed")
     allowed = f", {count(lost)} transactions lost with the power as the durability allows" if lost else ""
     return f"{held}; {money_word} accounted for{allowed}"
+
+
+def _limit(summary: Summary) -> str:
+    """Which bound the run reached first; that there was none is worth a word only of a run that passed."""
+    if "first_limit" not in summary or summary.get("failure"):
+        return ""
+    found = summary["first_limit"]
+    if found is None:
+        return "; no limit was reached" if summary.get("verdict") == "pass" else ""
+    return f"; first limit: {plain(found.get('what', ''))}"
+
+
+def limit_detail(summary: Summary) -> str:
+    """Return which bound was reached first, when, and how that shows; "" if there was none."""
+    found = summary.get("first_limit")
+    if not isinstance(found, dict):
+        return ""
+    when = "" if number(found.get("at_s")) is None else f", from {duration(found.get('at_s'))} on"
+    return f"First limit: {plain(found.get('what', ''))}{when}: {plain(found.get('detail', ''))}."
 
 
 def goodput_per_s(summary: Summary) -> float | None:

@@ -24,16 +24,19 @@ from simulator.engine.virtual.records import MAIL_KEPT
 from simulator.engine.virtual.tally import Count, fill
 from simulator.errors import BackendError, ScenarioError, SimError
 from simulator.fault.schedule import Schedule
-from simulator.measure.grid import peak_grid
+from simulator.measure.grid import lengths_s, peak_grid
 from simulator.measure.recorder import open_tallies
 from simulator.measure.validity import Validity
 from simulator.report.export import write_events, write_hlog, write_json, write_series
+from simulator.report.first_limit import with_first_limit
 from simulator.report.simulated import events_of, node_times, sections
 from simulator.report.summary import Results, series_columns, summarise
 from simulator.report.terminal import Pace, Phase, Snapshot, View
 from simulator.run.folder import whoever_listens
 from simulator.run.memory import pss_bytes
+from simulator.run.theory import theory_of
 from simulator.run.virtual_balance import recorded_of
+from simulator.scenario.loader import dump_scenario
 from simulator.scenario.virtual_plan import processes
 from simulator.shard.layout import shared_array
 from simulator.transaction import Status
@@ -168,10 +171,11 @@ class VirtualRun:
         with whoever_listens():
             view.update(self._snapshot("reporting"))
         results = self._results(whole, tallies, audit, started, time.monotonic() - began)
-        summary = summarise(results)
+        columns = series_columns(results, self.target)
+        summary = with_first_limit(summarise(results), columns, {}, dump_scenario(self.scenario))
         folder = self.folder
         write_json(folder / "audit.json", audit)
-        write_series(folder / "timeseries.csv", series_columns(results, self.target))
+        write_series(folder / "timeseries.csv", columns)
         write_hlog(folder / "latency.hlog", whole.measured, self.grid_ns, started.timestamp())
         write_events(
             folder / "events.jsonl", events_of(self.scenario, self._strikes(), whole.health, self.interrupted_s)
@@ -206,12 +210,15 @@ class VirtualRun:
             applied=tallies.shard_ok.sum(axis=0).tolist(),
             resources={"rss_peak_bytes": self.rss_peak_bytes, "cpu_s": round(whole.cpu_s, 3)},
             interrupted=self.interrupted, stop_reason="interrupted" if self.interrupted else "duration",
-            extra_series={"attempts": whole.virtual.attempts, "retries": whole.virtual.retries},
+            extra_series={
+                "attempts": whole.virtual.attempts, "retries": whole.virtual.retries, **_waiting(whole, self.grid_ns),
+            },
             behaviour=describe(
                 recorded_of(scenario, whole, self.grid_ns, self.target, self._strikes().strikes, released_s)
             ),
             node_times=node_times(whole.virtual, whole.measured),
-            extra=sections(scenario, whole, tallies, released_s, took_s=self.took_s, processes=len(self.progress)),
+            extra=sections(scenario, whole, tallies, released_s, took_s=self.took_s, processes=len(self.progress))
+            | theory_of(scenario, int(tallies.sent.sum()), whole.count(Count.QUEUE_FULL)),
         )  # fmt: skip
 
 
@@ -279,6 +286,16 @@ def _tallies(whole: Whole, grid_ns: NDArray[np.int64]) -> Tallies:
     for row, sparse in zip(tallies.totals, whole.measured, strict=True):
         row[:] = sparse.total().counts
     return tallies
+
+
+def _waiting(whole: Whole, grid_ns: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """How many waited at a node in each window: the mean over time, of all nodes and of the fullest one."""
+    waited_ns = whole.virtual.node_queue_ns
+    lengths_ns = lengths_s(grid_ns) * 1e9
+    return {
+        "waiting": (waited_ns.mean(axis=1) / lengths_ns).round(4),
+        "waiting_max": (waited_ns.max(axis=1, initial=0) / lengths_ns).round(4),
+    }
 
 
 def _validity(run: VirtualRun, tallies: Tallies, whole: Whole) -> Validity:

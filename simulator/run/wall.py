@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from simulator import __version__
 from simulator.arrivals.build import build_rate
 from simulator.audit import auditor, history
 from simulator.audit.credit_lag import CreditLagSampler
+from simulator.audit.held import HeldMoney
 from simulator.audit.keys import write_keys
 from simulator.backend.backend import Backend, NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
@@ -35,9 +36,11 @@ from simulator.measure.answerers import Answerers
 from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram
 from simulator.measure.recorder import Recorder, Tallies, open_tallies
+from simulator.measure.samples import PlatformSamples
 from simulator.report import durability
 from simulator.report.export import write_events, write_hlog, write_json, write_series
-from simulator.report.summary import Observations, Results, series_columns, summarise
+from simulator.report.first_limit import with_first_limit
+from simulator.report.summary import Observations, Results, rows_of, series_columns, summarise
 from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
 from simulator.run.balance import recorded_of
@@ -45,6 +48,7 @@ from simulator.run.folder import whoever_listens
 from simulator.run.gateways import LocalFleet, answered_by, of_targets
 from simulator.run.generators import Due, Generators, Place
 from simulator.run.memory import rss_bytes
+from simulator.scenario.loader import dump_scenario
 from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.scenario.rebalance import PlannedMove, by_load
 from simulator.shard.dead_letters import dead_letters_path
@@ -58,7 +62,7 @@ from simulator.workload.build import build_source
 from simulator.workload.hot_keys import Popular, hot_keys_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     from simulator.run.interrupts import Asked
     from simulator.scenario.model import Scenario
     from simulator.scenario.platform import Embedded
+    from simulator.shard.journal import Frames
     from simulator.shard.split import Split
 
 _NS_PER_S = 1_000_000_000
@@ -105,6 +110,7 @@ class Run:
     fleet: LocalFleet | None = None
     answerers: tuple[Answerers, ...] = ()  # of each generator, where anybody asks
     told_dead: dict[int, tuple[int, int]] = field(default_factory=dict)  # by node: dead letters told of, and when
+    samples: PlatformSamples | None = None  # None: there is no platform of our own to look at
 
     @property
     def tallies(self) -> Tallies:
@@ -247,6 +253,7 @@ def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
         ),
         rate.duration_s, rate.total, seconds, clock, stop, pool, backend, _target_per_second(rate), hot_keys_of(scenario),
         fleet=fleet, answerers=answerers,
+        samples=PlatformSamples(rate.duration_s, pool.shape.nodes, shards) if pool else None,
     )  # fmt: skip
     struck = [fault for fault in scenario.faults if not fault.strikes_gateway]
     if pool is not None and struck:
@@ -377,6 +384,9 @@ def _watch(run: Run, view: View, phase: Phase) -> None:
         for event in run.fleet.act(run.clock.now_ns()) if run.fleet else []:
             run.event(event.pop("event"), **event)
         _tell_dead_letters(run, run.pool)
+        if run.samples is not None:
+            board, flight = run.pool.board, run.tallies.shard_in_flight
+            run.samples.look(run.clock.now_ns(), run.pool.waiting(), flight, board.commits, board.nodes["busy_ns"])
         failures = run.pool.failures()
         if failures:
             run.failure = "; ".join(f"node {f.node} stopped: {f.reason}" for f in failures)
@@ -452,7 +462,9 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         view.update(_snapshot(run, "auditing"))
     began = time.monotonic()
     lags = _credit_lags(run)
-    audit = auditor.audit_run(run.folder, lags.look if lags else None).to_dict()
+    held = HeldMoney(run.tallies.grid_ns) if run.pool and run.pool.durability is not Durability.MEMORY else None
+    lookers = [looker.look for looker in (lags, held) if looker is not None]
+    audit = auditor.audit_run(run.folder, _shown_to(lookers) if lookers else None).to_dict()
     audited_s = time.monotonic() - began
     with whoever_listens():
         view.update(_snapshot(run, "reporting"))
@@ -487,10 +499,18 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         behaviour=describe(_recorded(run, ended)),
         extra={"generators": run.generators.summary()} if run.generators.count > 1 else {},
     )  # fmt: skip
-    summary = summarise(results)
+    seen: dict[str, NDArray[Any]] = {
+        "refused": run.tallies.refused,
+        "generator_busy": (run.tallies.cpu_ns / 1e9).round(3),
+    }
+    results = replace(results, extra_series=seen | (held.columns(rows_of(results)) if held else {}))
+    columns, platform = series_columns(results, run.target), _platform_columns(run)
+    summary = with_first_limit(summarise(results), columns, platform, dump_scenario(scenario))
     folder = run.folder
+    if platform:
+        write_series(folder / "platform.csv", platform)
     write_json(folder / "audit.json", audit)
-    write_series(folder / "timeseries.csv", series_columns(results, run.target))
+    write_series(folder / "timeseries.csv", columns)
     write_hlog(folder / "latency.hlog", ended.measured, run.tallies.grid_ns, started.timestamp())
     write_events(folder / "events.jsonl", sorted(run.events, key=lambda event: event["t_s"]))  # some are told late
     write_json(folder / "summary.json", summary)
@@ -500,6 +520,24 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
 def _recorded(run: Run, ended: Ended) -> Recorded:
     weights = run.scenario.balancer.weights
     return recorded_of(run.tallies, _of_targets(run), ended, run.released_s, weights, run.generators.count)
+
+
+def _shown_to(lookers: Sequence[Callable[[Frames], None]]) -> Callable[[Frames], None]:
+    """Shows the same frames to each looker."""
+
+    def look(frames: Frames) -> None:
+        for one in lookers:
+            one(frames)
+
+    return look
+
+
+def _platform_columns(run: Run) -> dict[str, list[Any]]:
+    """The columns of platform.csv; none where there was no platform of our own to look at."""
+    if run.samples is None or run.pool is None:
+        return {}
+    ended_ns = int(run.tallies.settled_ns[0])  # what came later is the way down
+    return run.samples.finish(ended_ns, run.pool.board.commits, run.pool.board.nodes["busy_ns"])
 
 
 def _credit_lags(run: Run) -> CreditLagSampler | None:

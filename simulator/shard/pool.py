@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from simulator import process
 from simulator.errors import BackendError
 from simulator.shard.layout import Board, Durability, NodeState, Shape, Stop, unsynced_ns_max
 from simulator.shard.move import images_of
 from simulator.shard.rebalance import Rebalancer
+from simulator.shard.ring import HEAD, TAIL
 from simulator.shard.worker import Wiring, serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from multiprocessing.context import ForkProcess
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from simulator.shard.rebalance import ByLoad, Order
 
@@ -115,6 +120,14 @@ class Pool:
     def row(self, node: int) -> Any:  # noqa: ANN401  one NODE_BOARD record; numpy's scalar records are untyped
         """The counters of a node."""
         return self.board.nodes[node]
+
+    def waiting(self) -> NDArray[np.int64]:
+        """How many requests of clients lie in front of each node, (nodes,); each cursor is read as it stands, without a lock."""
+        found = np.zeros(self.shape.nodes, np.int64)
+        doors = [self.wiring.requests, *(door.requests for door in self.wiring.doors)]
+        for rings in doors:
+            found += [max(int(ring.cursors[HEAD] - ring.cursors[TAIL]), 0) for ring in rings]
+        return found
 
     def start(self) -> None:
         """Starts the nodes and returns when all are ready. Raises BackendError if one is not; none is then left."""
