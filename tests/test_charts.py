@@ -19,7 +19,7 @@ from simulator.report.charts.axis import TimeAxis, logarithmic, percentile
 from simulator.report.charts.downsample import BINS_MAX, POINTS_MAX, edges, kept, numbers, pooled
 from simulator.report.charts.marks import Band, Moment, drawn, marks_of
 from simulator.report.charts.series import TimeSeries
-from simulator.report.hlog import Intervals
+from simulator.report.hlog import Intervals, curve_of
 
 if TYPE_CHECKING:
     from simulator.report.charts.chart import Chart
@@ -217,7 +217,7 @@ def test_a_slow_second_stands_in_its_own_column_and_row() -> None:
 
 
 def test_the_quantile_function_ends_at_the_maximum_and_never_falls() -> None:
-    curve = intervals({(0, 1_000_000): 98, (1, 2_000_000): 1, (2, 9_000_000): 1}).curve()
+    curve = curve_of(np.array([1_000_000, 2_000_000, 9_000_000, 10_000_000]), np.array([98, 1, 1, 0]))
     assert curve[-1] == (100.0, 9.0)
     assert curve[0][1] == 1.0
     assert [y for _, y in curve] == sorted(y for _, y in curve)

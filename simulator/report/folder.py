@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.errors import SimError, UsageError
 from simulator.report.asked import Asked, asked_in
-from simulator.report.hlog import Curve, HlogError, Intervals, read_hlog
+from simulator.report.hlog import Curve, Hlog, HlogError, Intervals, read_hlog
 from simulator.report.wording import number, plain
 
 if TYPE_CHECKING:
@@ -62,20 +62,20 @@ def read(run: Path) -> RunFolder:
     """
     summary = _summary(run)
     notes: list[str] = []
-    intervals = _intervals(run, notes)
+    log = _hlog(run, notes)
     scenario = _text(run / "scenario.yaml", notes)
     return RunFolder(
         path=run,
         summary=summary,
         series=read_series(run / "timeseries.csv", notes),
-        latency={tag: found.curve() for tag, found in intervals.items()},
+        latency=log.curves,
         audit=_object(run / "audit.json", notes) or summary["audit"],
         environment=_object(run / "environment.json", notes),
         events=_events(run / "events.jsonl", notes),
         scenario=scenario,
         notes=notes,
         platform=read_series(run / "platform.csv", notes) if (run / "platform.csv").exists() else {},
-        intervals=intervals,
+        intervals=log.intervals,
         asked=asked_in(scenario),
         overlays=_theory(summary),
     )
@@ -182,10 +182,10 @@ def _cell(text: str) -> Cell:
 
 def read_latency(run: Path, notes: list[str]) -> dict[str, Curve]:
     """The quantile function of each measure, by its tag, from a run's latency.hlog."""
-    return {tag: found.curve() for tag, found in _intervals(run, notes).items()}
+    return _hlog(run, notes).curves
 
 
-def _intervals(run: Path, notes: list[str]) -> dict[str, Intervals]:
+def _hlog(run: Path, notes: list[str]) -> Hlog:
     path = run / "latency.hlog"
     try:
         return read_hlog(path)
@@ -193,7 +193,7 @@ def _intervals(run: Path, notes: list[str]) -> dict[str, Intervals]:
         notes.append(f"{path.name} is missing")
     except HlogError as error:
         notes.append(f"{path.name} cannot be read: {error}")
-    return {}
+    return Hlog({}, {})
 
 
 def _theory(summary: dict[str, Any]) -> list[tuple[str, Curve]]:

@@ -1,4 +1,4 @@
-"""Reads a `latency.hlog` back: every interval as (window, value, count), and quantile functions of the whole."""
+"""Reads a `latency.hlog` back: quantile functions of each measure, and response times window by window."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ Curve = list[tuple[float, float]]  # (1 / (1 - quantile), milliseconds)
 _STEPS_PER_DECADE = 20  # of 1 / (1 - quantile): smooth to the eye, and 9 decades are still only 180 points
 _NS_PER_MS = 1e6
 _DEFAULT_TAG = "response_time"
+BY_WINDOW = frozenset({"response_time"})  # what is kept window by window: it takes room, and only this is drawn so
 
 
 class HlogError(Exception):
@@ -47,55 +48,74 @@ class Intervals:
     values_ns: NDArray[np.int64]
     counts: NDArray[np.int64]
 
-    def curve(self) -> Curve:
-        """The quantile function of all windows together, evenly over 1 / (1 - quantile), as far as the count resolves."""
-        values, where = np.unique(self.values_ns, return_inverse=True)
-        sums = np.zeros(len(values), np.int64)
-        np.add.at(sums, where, self.counts)
-        upto = np.cumsum(sums)
-        total = int(upto[-1])
-        steps = np.arange(int(_STEPS_PER_DECADE * math.log10(total)) + 1)
-        inverses = 10.0 ** (steps / _STEPS_PER_DECADE)
-        # HdrHistogram rounds the wanted rank to the nearest count, at least 1, so that p100 is the maximum.
-        ranks = np.maximum(1, ((1 - 1 / inverses) * total + 0.5).astype(np.int64))
-        found = values[np.searchsorted(upto, ranks)] / _NS_PER_MS
-        return [*zip(inverses.tolist(), found.tolist(), strict=True), (float(total), float(values[-1]) / _NS_PER_MS)]
+
+@dataclass(frozen=True)
+class Hlog:
+    """What a log holds: the quantile function of each measure by its tag, and those of BY_WINDOW window by window."""
+
+    curves: dict[str, Curve]
+    intervals: dict[str, Intervals]
 
 
-def read_hlog(path: Path) -> dict[str, Intervals]:
-    """The intervals of each measure, by its tag; measures that counted nothing are left out.
+def curve_of(values_ns: NDArray[np.int64], counts: NDArray[np.int64]) -> Curve:
+    """The quantile function of a distribution, evenly over 1 / (1 - quantile), as far as its count resolves.
+
+    `values_ns` ascend; counts are 0 or more, and not all 0.
+    """
+    upto = np.cumsum(counts)
+    total = int(upto[-1])
+    steps = np.arange(int(_STEPS_PER_DECADE * math.log10(total)) + 1)
+    inverses = 10.0 ** (steps / _STEPS_PER_DECADE)
+    # HdrHistogram rounds the wanted rank to the nearest count, at least 1, so that p100 is the maximum.
+    ranks = np.maximum(1, ((1 - 1 / inverses) * total + 0.5).astype(np.int64))
+    found = values_ns[np.searchsorted(upto, ranks)] / _NS_PER_MS
+    last = values_ns[np.flatnonzero(counts)[-1]]
+    return [*zip(inverses.tolist(), found.tolist(), strict=True), (float(total), float(last) / _NS_PER_MS)]
+
+
+def read_hlog(path: Path) -> Hlog:
+    """A whole log; measures that counted nothing are left out.
 
     Raises:
         HlogError: it is no histogram log, or damaged.
         FileNotFoundError: it is not there.
     """
-    found: dict[str, list[tuple[float, float, NDArray[np.int64], NDArray[np.int64]]]] = {}
+    sums: dict[str, NDArray[np.int64]] = {}
+    values: dict[str, NDArray[np.int64]] = {}
+    windows: dict[str, list[tuple[float, float, NDArray[np.int64], NDArray[np.int64]]]] = {}
     try:
         with closing(HistogramLogReader(str(path), HdrHistogram(1, 2, 1))) as log:
             while (interval := log.get_next_interval_histogram()) is not None:
-                start_s = interval.get_start_time_stamp() / 1_000 - log.get_start_time_sec()
-                length_s = (interval.get_end_time_stamp() - interval.get_start_time_stamp()) / 1_000
-                values, counts = _cells(interval)
-                if len(counts):
-                    tag = interval.get_tag() or _DEFAULT_TAG
-                    found.setdefault(tag, []).append((round(start_s, 3), round(length_s, 3), values, counts))
+                counts = np.ctypeslib.as_array(interval.counts).astype(np.int64)
+                tag = interval.get_tag() or _DEFAULT_TAG
+                if tag not in sums:
+                    sums[tag], values[tag] = np.zeros_like(counts), _values_of(interval)
+                sums[tag] += counts  # a ValueError, if the layout is another one
+                if tag in BY_WINDOW and len(index := np.flatnonzero(counts)):
+                    start_s = interval.get_start_time_stamp() / 1_000 - log.get_start_time_sec()
+                    length_s = (interval.get_end_time_stamp() - interval.get_start_time_stamp()) / 1_000
+                    part = (round(start_s, 3), round(length_s, 3), values[tag][index], counts[index])
+                    windows.setdefault(tag, []).append(part)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, TypeError, IndexError, zlib.error, HdrCookieException, HdrLengthException) as error:
         raise HlogError(f"{type(error).__name__} {error}".rstrip()) from None
-    return {tag: _together(parts) for tag, parts in found.items()}
+    return Hlog(
+        {tag: curve_of(values[tag], counts) for tag, counts in sums.items() if counts.any()},
+        {tag: _together(parts) for tag, parts in windows.items()},
+    )
 
 
-def _cells(histogram: HdrHistogram) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What a histogram has counted: the highest value of each bucket in use, and its count."""
-    counts = np.ctypeslib.as_array(histogram.counts).astype(np.int64)
-    index = np.flatnonzero(counts)
+def _values_of(histogram: HdrHistogram) -> NDArray[np.int64]:
+    """The highest value that belongs to each of a histogram's counts."""
+    index = np.arange(len(histogram.counts))
     # The inverse of HdrHistogram's index: the bucket is how often a value was halved, its low bits are within the upper half.
     half = histogram.sub_bucket_half_count
     bucket = (index >> histogram.sub_bucket_half_count_magnitude) - 1
     sub = (index & (half - 1)) + np.where(bucket < 0, 0, half)
     width = np.maximum(bucket, 0) + histogram.unit_magnitude
-    return ((sub + 1) << width) - 1, counts[index]
+    highest: NDArray[np.int64] = ((sub + 1) << width) - 1
+    return highest
 
 
 def _together(parts: list[tuple[float, float, NDArray[np.int64], NDArray[np.int64]]]) -> Intervals:

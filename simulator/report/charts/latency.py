@@ -110,10 +110,8 @@ def percentiles(curves: Mapping[str, Curve], overlays: Sequence[tuple[str, Curve
     """The HDR plot: each measure's quantile function, and what response times are compared with."""
     title = "How slow were the slowest? All transactions by percentile"
     unit = "time (ms)"
-    overlaid = (
-        f" {' and '.join(label for label, _ in overlays)}: what the response is to be compared with; a gap that widens to the "
-        "right is in the tail." if overlays else ""
-    )  # fmt: skip
+    names = " and ".join(label for label, _ in overlays)
+    overlaid = f" For comparison: {names}; a gap that widens to the right is in the tail." if overlays else ""
     reading = (
         "Go right for ever rarer, slower transactions: at 99.9% only one in 1,000 took longer. Response is what customers felt, "
         "service is the platform's part, schedule lag the generator's own delay and should be lowest. Below 0.001 ms is drawn at "
@@ -126,7 +124,10 @@ def percentiles(curves: Mapping[str, Curve], overlays: Sequence[tuple[str, Curve
     ]
     if not told:
         return Chart("percentiles", title, reading, unit)
-    told += [(label, curve, ("red", "purple")[at % 2], "dashdot", 2.0) for at, (label, curve) in enumerate(overlays)]
+    told += [
+        (label, curve, *(("red", "dashdot"), ("purple", "dash"))[at % 2], 2.0)
+        for at, (label, curve) in enumerate(overlays)
+    ]
     return quantile_chart("percentiles", title, reading, unit, told)
 
 

@@ -29,7 +29,10 @@ def nodes(series: TimeSeries, axis: TimeAxis) -> Chart:
     if "node_mean_sent" in series:
         return _extremes(series, axis)
     title, unit = "Share of the load on each node", "share of transactions sent (%)"
-    reading = "Bands of equal, constant height mean an even spread. A band that narrows is a node the balancer avoided or lost."
+    reading = (
+        "Bands of equal, constant height mean an even spread. A band that narrows is a node the balancer avoided or lost; where "
+        "all fall to nought, nothing was sent."
+    )
     found = nodes_in(series, "sent")
     if not found:
         return Chart("shares", title, reading, unit)
