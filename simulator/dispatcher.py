@@ -2,23 +2,24 @@
 
 It never waits for the backend. A transaction that cannot go out is counted at once: *dropped* when the fault is the
 generator's (no in-flight slot left, or later than `patience`), *rejected, overflow* when the backend's queue is full.
-Everything between is one row in the in-flight table, of bounded size; its slot travels with the transaction and comes back
-in the outcome, so settling needs no search.
+Everything between is one row in the in-flight table (`simulator.in_flight`). What is to be tried again goes through
+`simulator.retries` before it is settled; where nothing is, that costs one comparison a batch.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simulator.balancer.choose import choose, note_answered, note_sent, sweep
+from simulator.balancer.fleet import NEVER_NS
 from simulator.balancer.health import is_bad
 from simulator.balancer.policy import fleet_from, settings_from
+from simulator.in_flight import BETWEEN, NOT_PICKED, in_history, open_in_flight
 from simulator.kernel import inlined, int64, kernel
-from simulator.ledger.books import touched
 from simulator.ledger.digest import fingerprint
 from simulator.measure.histogram import count_one
 from simulator.measure.recorder import (
@@ -29,14 +30,17 @@ from simulator.measure.recorder import (
     RESPONSE,
     SECOND,
     SERVICE,
+    ClientCount,
     Dense,
     Recorder,
     Tallies,
     account_in_flight,
     note,
+    note_failed,
     note_fine,
     second_of,
 )
+from simulator.retries import Around, Retries
 from simulator.seeds import Stream, stream_key
 from simulator.shard.split import Split, booked_account, home_of, homes, unsplit
 from simulator.transaction import OUTCOME, TRANSACTION, Kind, Reason, Status
@@ -49,9 +53,10 @@ if TYPE_CHECKING:
 
     from simulator.backend.backend import Backend
     from simulator.balancer.fleet import Fleet, Settings
+    from simulator.in_flight import InFlight
+    from simulator.retries import RetryPolicy
     from simulator.scenario.balancing import Balancer
 
-NOT_PICKED = -2
 STAGE = 8_192  # transactions released to one node at a time
 SECOND_MAX = 1 << 20  # answers to nothing in flight that are written down; what comes beyond is counted only
 
@@ -70,25 +75,6 @@ _OVERFLOW, _IN_FLIGHT, _LATE = int(Reason.OVERFLOW), int(Reason.IN_FLIGHT), int(
 _LIMIT, _CIRCUIT = int(Reason.LIMIT), int(Reason.CIRCUIT)
 _LOOKUP = int(Kind.LOOKUP)
 _PAYMENT, _REFUND, _POST = int(Kind.PAYMENT), int(Kind.REFUND), int(Kind.POST)
-
-
-class InFlight(NamedTuple):
-    """The in-flight table; `C` slots."""
-
-    table: NDArray[np.void]  # (C,) TRANSACTION; id 0: free
-    seen_lsn: NDArray[np.int64]  # (C,) the shard's highest acknowledged position when it was fired
-    free: NDArray[np.uint32]  # (C,) a stack of free slots: the one last freed is the one still in the cache
-    free_count: NDArray[np.int64]  # (1,)
-    seen_epoch: NDArray[np.int64]  # (C,) the epoch that position is of
-    acknowledged_lsn: NDArray[np.int64]  # (S,) highest acknowledged position of each shard
-    epoch: NDArray[np.int64]  # (S,) the epoch it is of: after a power loss positions may be given out again
-    picks: NDArray[np.int64]  # (2,) how many nodes were picked; the last pick, if its stage was full, else NOT_PICKED
-    asked: NDArray[
-        np.uint8
-    ]  # (C,) 1: offered again, so that more than one copy may be under way; 2: and to be once more
-    again: NDArray[np.uint32]  # (C,) a stack of slots to be asked about once more
-    again_count: NDArray[np.int64]  # (1,)
-    seconds: NDArray[np.int64]  # (1,) answers to nothing in flight that were written down
 
 
 @kernel
@@ -220,6 +206,8 @@ def fire(  # noqa: PLR0915  one pass over a transaction, straight
         flight.seen_lsn[slot] = flight.acknowledged_lsn[shard]
         flight.seen_epoch[slot] = flight.epoch[shard]
         flight.asked[slot] = 0
+        flight.attempts[slot] = 0 if wait else 1
+        flight.attempted_ns[slot] = now_ns
         if kind == _LOOKUP:
             write_asked(history, history_count, m, shard)
         staged[node, staged_count[node]] = m
@@ -256,7 +244,10 @@ def note_fired(
         if slot_of_second < 0:
             return i
         node = int64(m["node"])
-        flight.table[int64(m["slot"])]["fired_ns"] = now_ns
+        slot = int64(m["slot"])
+        flight.table[slot]["fired_ns"] = now_ns
+        flight.attempts[slot] = 1
+        flight.attempted_ns[slot] = now_ns
         tallies.sent[second] += 1
         tallies.node_sent[second, node] += 1
         note_fine(tallies, node, now_ns)
@@ -333,9 +324,13 @@ def settle(  # noqa: C901, PLR0912, PLR0915  a kernel is long but straight
                 flight.acknowledged_lsn[shard] = lsn
             elif epoch == flight.epoch[shard]:
                 flight.acknowledged_lsn[shard] = max(flight.acknowledged_lsn[shard], lsn)
-        write_history(history, history_count, m, lsn, shard, flags, status, reason)
-        good = int64(not is_bad(status, reason) or (status == _REJECTED and reason == _LIMIT and not no_room))
-        note_answered(settings, fleet, 0, node, now_ns, now_ns - m["fired_ns"], good)
+        attempts = int64(flight.attempts[slot])
+        write_history(history, history_count, m, lsn, shard, flags | in_history(attempts), status, reason)
+        if attempts < BETWEEN:
+            good = int64(not is_bad(status, reason) or (status == _REJECTED and reason == _LIMIT and not no_room))
+            note_answered(settings, fleet, 0, node, now_ns, now_ns - flight.attempted_ns[slot], good)
+            if good == 0 and status != _DROPPED:
+                note_failed(tallies, node, now_ns)
         tallies.shard_in_flight[shard] -= 1
         m["id"] = 0
         flight.free[flight.free_count[0]] = slot
@@ -391,11 +386,13 @@ class Dispatcher:
     def __init__(
         self, backend: Backend, balancer: Balancer, seed: int, tallies: Tallies, recorder: Recorder, *,
         in_flight: int, patience_ns: int, write: Callable[[memoryview], None], when_full: WhenFull = WhenFull.REFUSE,
-        split: Split | None = None, hot: HotKeys = NO_HOT_KEYS,
+        split: Split | None = None, hot: HotKeys = NO_HOT_KEYS, retry: RetryPolicy | None = None,
     ) -> None:  # fmt: skip
         """`write` takes the bytes of history rows, in order. `in_flight` is the size of the table.
 
         `split` says which accounts the backend splits (none by default), `hot` whose transactions are measured apart.
+
+        `retry` says what is tried again; None: nothing. It goes with `WhenFull.WAIT`.
 
         What waits here for room in a node's queue (`when_full`) is bounded by the in-flight table and by `patience_ns`.
         """
@@ -413,20 +410,7 @@ class Dispatcher:
         self._owners = backend.owners()
         self._split = unsplit(len(self._owners)) if split is None else split
         self._hot = hot
-        self._flight = InFlight(
-            table=touched((in_flight,), TRANSACTION),
-            seen_lsn=np.zeros(in_flight, np.int64),
-            seen_epoch=np.zeros(in_flight, np.int64),
-            free=np.arange(in_flight - 1, -1, -1, dtype=np.uint32),
-            free_count=np.array([in_flight], np.int64),
-            acknowledged_lsn=np.zeros(len(self._owners), np.int64),
-            epoch=np.zeros(len(self._owners), np.int64),
-            picks=np.array([0, NOT_PICKED], np.int64),
-            asked=np.zeros(in_flight, np.uint8),
-            again=np.zeros(in_flight, np.uint32),
-            again_count=np.zeros(1, np.int64),
-            seconds=np.zeros(1, np.int64),
-        )
+        self._flight = open_in_flight(in_flight, len(self._owners))
         self._staged = np.zeros((backend.nodes, STAGE), TRANSACTION)
         self._staged_count = np.zeros(backend.nodes, np.int64)
         self._history = np.zeros(65_536, HISTORY)
@@ -435,11 +419,30 @@ class Dispatcher:
         self._held: list[deque[NDArray[np.void]]] = [deque() for _ in range(backend.nodes)]
         self._asking: list[deque[NDArray[np.void]]] = [deque() for _ in range(backend.nodes)]
         self.asked_again = 0
+        self._retries: Retries | None = None
+        if retry is not None:
+            around = Around(
+                backend,
+                self.settings,
+                self.fleet,
+                self._flight,
+                tallies,
+                self._owners,
+                self._split,
+                self._key,
+                self._by_payee,
+            )
+            self._retries = Retries(retry, around, patience_ns=patience_ns)
 
     @property
     def in_flight(self) -> int:
         """How many transactions were sent and not yet answered."""
         return len(self._flight.table) - int(self._flight.free_count[0])
+
+    @property
+    def next_retry_ns(self) -> int:
+        """When the next attempt of what is tried again is due; `NEVER_NS`: none is."""
+        return NEVER_NS if self._retries is None else self._retries.next_ns
 
     def release(self, batch: NDArray[np.void], now_ns: int) -> None:
         """Sends a batch (TRANSACTION) of which every one is due by `now_ns`."""
@@ -479,6 +482,8 @@ class Dispatcher:
             position = note_fired(batch, position, accepted, now_ns, self._flight, self.tallies, self.recorder.dense)
             if position < accepted:
                 self._make_room(int(batch["intended_ns"][position]))
+        if self._retries is not None and accepted:
+            self._retries.note_first(accepted, now_ns)
         return accepted
 
     def _turn_away(self, batch: NDArray[np.void], now_ns: int) -> None:
@@ -489,10 +494,16 @@ class Dispatcher:
         unsent = self._when_full == WhenFull.WAIT
         refused["status"] = _DROPPED if unsent else _REJECTED
         refused["reason"] = _LATE if unsent else _OVERFLOW
-        self.settle(refused, now_ns)
+        self._settle(refused, now_ns)
 
     def push_held(self, now_ns: int) -> None:
-        """Offers again, in order, what was held back; what is past its patience is turned away. Call it every turn."""
+        """Sends what is due to be tried again, and offers again, in order, what was held back. Call it every turn.
+
+        What is past its patience is turned away.
+        """
+        if self._retries is not None:
+            while len(ended := self._retries.send(now_ns)):
+                self._settle(ended, now_ns)
         since = "intended_ns" if self._when_full == WhenFull.WAIT else "fired_ns"
         for node, held in enumerate(self._held):
             while held:
@@ -507,7 +518,18 @@ class Dispatcher:
                 held.popleft()
 
     def settle(self, outcomes: NDArray[np.void], now_ns: int) -> None:
-        """Counts a batch of outcomes (OUTCOME) as answered at `now_ns`."""
+        """Counts a batch of outcomes (OUTCOME) as answered at `now_ns`; what is tried again is taken out of it, in place."""
+        if self._retries is not None:
+            outcomes = outcomes[: self._retries.absorb(outcomes, now_ns)]
+        self._settle(outcomes, now_ns)
+
+    def stop_retrying(self, now_ns: int) -> None:
+        """From now on nothing is tried again; what waits for that ends with the answer that it has."""
+        if self._retries is not None:
+            while len(ended := self._retries.stop()):
+                self._settle(ended, now_ns)
+
+    def _settle(self, outcomes: NDArray[np.void], now_ns: int) -> None:
         position = 0
         while position < len(outcomes):
             position = settle(
@@ -539,6 +561,7 @@ class Dispatcher:
                 batches[0] = batches[0][self._flight.table["id"][batches[0]["slot"]] == batches[0]["id"]]
                 accepted = self.backend.offer(node, batches[0]) if len(batches[0]) else 0
                 self.asked_again += accepted
+                self.tallies.client[ClientCount.ASKED_AGAIN] += accepted
                 if accepted < len(batches[0]):
                     batches[0] = batches[0][accepted:]
                     break
@@ -562,6 +585,7 @@ class Dispatcher:
 
     def give_up(self, now_ns: int, status: Status, reason: Reason) -> None:
         """Settles everything still in flight with this status; what was never sent is dropped."""
+        self.stop_retrying(now_ns)
         for held in self._held if self._when_full == WhenFull.WAIT else []:
             while held:
                 self._turn_away(held.popleft(), now_ns)
@@ -569,7 +593,7 @@ class Dispatcher:
         slot = 0
         while slot < len(self._flight.table):
             found, slot = in_doubt(self._flight, outcomes, int(status), int(reason), slot)
-            self.settle(outcomes[:found], now_ns)
+            self._settle(outcomes[:found], now_ns)
 
     def flush(self) -> None:
         """Hands the history rows that are not yet written to `write`."""

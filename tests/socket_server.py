@@ -34,9 +34,10 @@ def read_request(peer: socket.socket) -> bytes:
 class Server:
     """Calls `answer(peer, request)` for each request; a connection ends when that returns False."""
 
-    def __init__(self, answer: Callable[[socket.socket, bytes], bool | None]) -> None:
+    def __init__(self, answer: Callable[[socket.socket, bytes], bool | None], port: int = 0) -> None:
+        """`port`: one that is known already, for a server that comes back; 0: any that is free."""
         self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=1_024)
         self.port: int = self._listener.getsockname()[1]
         self.requests: list[bytes] = []
         self.connections = 0

@@ -35,6 +35,8 @@ ORDER = [
     "simulator.backend",
     "simulator.fault",
     "simulator.gateway",
+    "simulator.in_flight",
+    "simulator.retries",
     "simulator.dispatcher",
     "simulator.engine",
     "simulator.audit",
@@ -163,7 +165,8 @@ def test_only_the_ends_import_what_assembles_a_run() -> None:
 def test_a_run_is_put_together_from_parts_that_point_one_way() -> None:
     # What a clock makes of a scenario knows neither the other clock nor who asked.
     below = [
-        "folder", "interrupts", "audit", "memory", "theory", "balance", "virtual_balance", "gateways", "generators", "wall",
+        "folder", "interrupts", "audit", "memory", "theory", "balance", "virtual_balance", "gateways", "generators", "trip",
+        "wall",
         "virtual", "once",
         "sweep", "serve",
     ]  # fmt: skip

@@ -28,10 +28,13 @@ from simulator.balancer.admission import (
 from simulator.balancer.budget import (
     ACTIVE_LEAST,
     ACTIVE_SHARE,
+    RETRY,
+    deposit,
     may_retry,
+    open_budgets,
+    withdraw,
 )
 from simulator.balancer.limits import LIMITERS, allows, open_limits, update
-from simulator.engine.virtual.client import RETRY, deposit, open_budgets, withdraw
 from simulator.scenario.client import Budget, Client, Retries
 
 law = settings(deadline=None, max_examples=40)

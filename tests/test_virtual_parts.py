@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.balancer.budget import RETRY, open_budgets, withdraw
 from simulator.balancer.fleet import Health
 from simulator.engine.virtual import calendar as cal
-from simulator.engine.virtual.client import RETRY, open_budgets, withdraw
 from simulator.engine.virtual.records import ATTEMPT
 from simulator.engine.virtual.service import compile_times, draw_all, read_histogram
 from simulator.engine.virtual.simulation import simulate

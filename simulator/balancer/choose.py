@@ -39,6 +39,9 @@ _MAGLEV, _PROBES = int(Rule.MAGLEV), int(Rule.PROBES)
 _IN_FLIGHT, _PEAK_EWMA, _C3 = int(Load.IN_FLIGHT), int(Load.PEAK_EWMA), int(Load.C3)
 _FIRST_SENT = int(Health.FIRST_SENT)
 _PAIR = 2
+# Rules that may as well pick another node; the others are bound to it by a key, or use up what they know with each pick.
+REDRAWN = (_RANDOM, _ROUND_ROBIN, _DRAWS, _DISTINCT, _SCAN, _SMOOTH, _DEADLINE)
+AGAIN = 1 << 62  # what a second pick adds to an attempt's number: beyond all numbers of attempts
 
 
 @kernel

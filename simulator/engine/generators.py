@@ -154,6 +154,11 @@ class PartDispatcher(Dispatcher):
         self._carry_over(now_ns)
         super().push_held(now_ns)
 
+    def stop_retrying(self, now_ns: int) -> None:
+        """See `Dispatcher.stop_retrying`."""
+        self._carry_over(now_ns)
+        super().stop_retrying(now_ns)
+
     def give_up(self, now_ns: int, status: Status, reason: Reason) -> None:
         """See `Dispatcher.give_up`."""
         self._carry_over(now_ns)

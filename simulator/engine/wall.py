@@ -176,6 +176,7 @@ class WallEngine:
         if len(self._ready) < _AHEAD and self._make():
             return 0.0
         due_s = (int(self._block["intended_ns"][self._position]) - now) / 1e9 if len(self._block) else TICK_S
+        due_s = min(due_s, (self._dispatcher.next_retry_ns - now) / 1e9)
         return min(max(due_s, TICK_S), _LONGEST_SLEEP_S)
 
     def close(self) -> None:
@@ -243,6 +244,8 @@ class WallEngine:
         now = self._clock.now_ns()
         if now > self._drained_by_ns:
             return None
+        if self._stop[0] != Stop.RUN:
+            self._dispatcher.stop_retrying(now)
         self._settle(now)
         self._dispatcher.ask_again()
         self._dispatcher.push_held(now)

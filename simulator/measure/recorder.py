@@ -8,6 +8,7 @@ everything about answers to that of the answer: bucketing throughput by intended
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ HISTORY = np.dtype(
         ("fingerprint", "<u8"),  # simulator.ledger.digest.fingerprint of what was asked
         ("lsn", "<u4"),
         ("shard", "u1"),
-        ("flags", "u1"),  # REORDERED, or SECOND or ASKED for a row of another sort
+        ("flags", "u1"),  # REORDERED, or SECOND or ASKED for a row of another sort; attempts − 1 in the upper four bits
         ("status", "u1"),
         ("kind_reason", "u1"),  # kind in the low three bits, reason above
     ]
@@ -42,6 +43,7 @@ SECOND = 2  # an answer to nothing in flight: a second one, as a rule; it has no
 ASKED = (
     4  # a lookup goes out now: `fingerprint` is the id that it asks about, `lsn` who asks (the payer); no answer yet
 )
+ATTEMPTS_SHIFT = 4  # how often a transaction was sent, beyond the first time: 0 … 15
 assert HISTORY.itemsize == 24, HISTORY.itemsize  # noqa: PLR2004, S101  an on-disk format
 
 
@@ -55,7 +57,7 @@ class Tallies(NamedTuple):
     refused: NDArray[np.int64]  # (T,) those of them that decide nothing: rejected for overflow, limit, circuit
     offered_minor: NDArray[np.int64]  # (T,)
     settled_minor: NDArray[np.int64]  # (T,) booked between accounts by ok payments, refunds and posts
-    node_sent: NDArray[np.int64]  # (T, N)
+    node_sent: NDArray[np.int64]  # (T, N) attempts: what was tried again counts each time
     shard_ok: NDArray[np.int64]  # (T, S)
     in_flight_top: NDArray[np.int64]  # (T,) the most at once
     by_kind: NDArray[np.int64]  # (KINDS, STATUSES); row: kind − 1; column PENDING: offered
@@ -79,7 +81,27 @@ class Tallies(NamedTuple):
         np.int64
     ]  # (F, N) sent in each fine window, what comes later in the last; F is 1 if nobody asked
     fine_in_flight_ns: NDArray[np.int64]  # (F, N) in flight × time
+    fine_failed: NDArray[np.int64]  # (F, N) attempts that ended badly (balancer.health.is_bad), by when they did
+    retried: NDArray[np.int64]  # (T,) attempts beyond a transaction's first, by the window in which they were sent
+    node_retried: NDArray[np.int64]  # (N,) of node_sent
+    attempt_ended: NDArray[np.int64]  # (STATUSES, REASONS) how attempts ended; all 0 where none is ever tried again
+    client: NDArray[np.int64]  # (CLIENT_COUNTS,) by ClientCount
 
+
+class ClientCount(IntEnum):
+    """Positions in `Tallies.client`: what became of attempts that might have been tried again."""
+
+    DEADLINES = 0  # transactions that reached theirs
+    OVER_BUDGET = 1  # retries that the budget refused
+    NO_ROOM = 2  # retries given up because as many as there may be were waiting
+    NO_NODE = 3  # retries that the balancer had no node for
+    NO_CONNECTION = 4  # retries that found none free in time
+    OVER_CAP = 5  # retries beyond the most requests that a run may send
+    ENDED = 6  # retries that waited when the run was stopped
+    ASKED_AGAIN = 7  # second copies offered to nodes that came back; no attempts of a client's
+
+
+CLIENT_COUNTS = len(ClientCount)
 
 FINE_NS = 100_000_000  # a tenth of a second, as the behaviour figures are read …
 FINE_MOST = 72_000  # … for two hours; longer runs have longer windows, and so a bound on their memory
@@ -108,6 +130,8 @@ def open_tallies(grid_ns: NDArray[np.int64], nodes: int, shards: int, *, fine: b
         totals=area(3, COUNTS), stray=area(1), settled_ns=area(1),
         cpu_ns=area(windows), last_second_ns=area(4),
         fine_ns=fine_ns, fine_sent=area(fines, nodes), fine_in_flight_ns=area(fines, nodes),
+        fine_failed=area(fines, nodes), retried=area(windows), node_retried=area(nodes),
+        attempt_ended=area(STATUSES, REASONS), client=area(CLIENT_COUNTS),
     )  # fmt: skip
 
 
@@ -134,6 +158,13 @@ def note_fine(tallies: Tallies, node: int, now_ns: int) -> None:
     """Counts what is sent in its fine window."""
     window = min(max(now_ns, 0) // tallies.fine_ns[0], tallies.fine_sent.shape[0] - 1)
     tallies.fine_sent[window, node] += 1
+
+
+@inlined
+def note_failed(tallies: Tallies, node: int, now_ns: int) -> None:
+    """Counts an attempt that ended badly in its fine window."""
+    window = min(max(now_ns, 0) // tallies.fine_ns[0], tallies.fine_failed.shape[0] - 1)
+    tallies.fine_failed[window, node] += 1
 
 
 @kernel

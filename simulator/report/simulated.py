@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.balancer.fleet import Health
 from simulator.engine.virtual.tally import Count, Station, coarse_middles_ns
 from simulator.measure import grid
+from simulator.report.events import health_events
 from simulator.report.times import PERCENTILES
 from simulator.scenario.capacity import bottleneck, capacities
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from simulator.scenario.fleet import Platform
     from simulator.scenario.model import Scenario
 
-HEALTH_EVENTS_MOST = 2_000  # in events.jsonl; their number is bounded by the engine, but a page is read by people
 
 # What a client did, by its name in summary.json.
 _CLIENT = {
@@ -208,7 +207,7 @@ def events_of(
     found: list[dict[str, Any]] = [{"t_s": 0.0, "event": "started", "clock": scenario.clock}]
     for strike in schedule.strikes:
         found += [event for event in _fault_events(strike) if event["t_s"] <= end_s]
-    found += _health_events(health)
+    found += health_events((time_ns, node, what) for time_ns, _, _, node, what in health)
     if interrupted_s is not None:
         found.append({"t_s": round(interrupted_s, 6), "event": "interrupted"})
     return found
@@ -225,18 +224,3 @@ def _fault_events(strike: Strike) -> Iterable[dict[str, Any]]:
     yield {"t_s": round(strike.at_ns / 1e9, 6), "event": "fault", **what}
     if strike.until_ns is not None:
         yield {"t_s": round(strike.until_ns / 1e9, 6), "event": "fault_over", **what}
-
-
-def _health_events(health: Sequence[tuple[int, int, int, int, int]]) -> list[dict[str, Any]]:
-    grouped: dict[tuple[int, int, int], list[int]] = {}
-    for time_ns, _, _, node, what in health:
-        grouped.setdefault((time_ns // grid.NS_PER_S, node, what), []).append(time_ns)
-    events = []
-    for (_, node, what), times in list(grouped.items())[:HEALTH_EVENTS_MOST]:
-        event: dict[str, Any] = {"t_s": round(times[0] / 1e9, 6), "event": Health(what).name.lower()}
-        if node >= 0:
-            event["node"] = node
-        if len(times) > 1:
-            event["times"] = len(times)
-        events.append(event)
-    return events

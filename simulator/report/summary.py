@@ -62,6 +62,7 @@ class Results:
     interrupted: bool = False
     stop_reason: str = "duration"
     failure: str | None = None  # what stopped the platform, if it did
+    tripped: dict[str, Any] | None = None  # the error-rate trip, if it stopped the load
     behaviour: dict[str, Any] = field(default_factory=dict)  # of the balancer, as balancer.behaviour.describe tells it
     popular: Popular = Popular(NO_HOT_KEYS)  # noqa: RUF009  frozen
     credit_lag: CreditLag | None = None  # None: nobody kept a journal
@@ -130,14 +131,17 @@ def judge_thresholds(results: Results) -> list[Judgement]:
     return judge(results.thresholds, observe)
 
 
-def exit_code(summary: dict[str, Any]) -> Exit:
-    """The gravest of what went wrong: anomalies, a platform that stopped, an interruption, an invalid run, a threshold."""
+def exit_code(summary: dict[str, Any]) -> Exit:  # noqa: PLR0911  one for each thing that can go wrong
+    """The gravest of what went wrong: anomalies, the platform stopped, an interruption, a trip, an invalid run, a threshold."""
     if summary["audit"]["verdict"] == "anomalies":
         return Exit.ANOMALIES
     if summary["failure"] is not None:
         return Exit.ERROR
     if summary["interrupted"]:
         return Exit.INTERRUPTED
+    if summary.get("tripped"):
+        # A threshold that ends the run. What could not be sent to a target that no longer answers follows from it.
+        return Exit.THRESHOLDS
     if summary["validity"]["verdict"] != "valid":
         return Exit.INVALID_RUN
     if summary["audit"]["verdict"] != "clean":
@@ -145,8 +149,8 @@ def exit_code(summary: dict[str, Any]) -> Exit:
     return Exit.OK if all(item["passed"] for item in summary["thresholds"]) else Exit.THRESHOLDS
 
 
-def _verdict(audit: str, validity: str, failure: str | None, *, passed: bool) -> str:
-    if audit == "anomalies" or failure is not None:
+def _verdict(audit: str, validity: str, *, stopped: bool, passed: bool) -> str:
+    if audit == "anomalies" or stopped:
         return "fail"
     if validity != "valid":
         return "invalid"
@@ -192,9 +196,13 @@ def summarise(results: Results) -> dict[str, Any]:
         "interrupted": results.interrupted,
         "stop_reason": results.stop_reason,
         "failure": results.failure,
+        "tripped": results.tripped,
         "protocol": results.protocol,
         "verdict": _verdict(
-            results.audit["verdict"], results.validity.verdict, results.failure, passed=all(j.passed for j in judged)
+            results.audit["verdict"],
+            results.validity.verdict,
+            stopped=results.failure is not None or results.tripped is not None,
+            passed=all(j.passed for j in judged),
         ),
         "validity": {"verdict": results.validity.verdict, "reasons": results.validity.reasons},
         "counts": counts,

@@ -433,16 +433,24 @@ def _simulation(summary: dict[str, Any]) -> list[RenderableType]:
     beyond = simulated_page.over_capacity(summary)
     if beyond:
         told.append(Text(beyond, "yellow"))
-    amplification = wording.number((summary.get("client") or {}).get("amplification"))
-    if amplification is not None and amplification > 1:
-        client = summary["client"]
-        told.append(
-            Text(
-                f"{amplification:.3f} attempts a transaction: {count(client.get('retries'))} retries, "
-                f"{count(client.get('hedges'))} hedges, {count(client.get('timeouts'))} time-outs"
-            )
-        )
+    attempts = _attempts(summary.get("client") or {})
+    if attempts:
+        told.append(Text(attempts))
     return [Group(*told)]
+
+
+def _attempts(client: dict[str, Any]) -> str:
+    """One line, if anything was sent more than once."""
+    amplification = wording.number(client.get("amplification"))
+    if amplification is None or amplification <= 1:
+        return ""
+    hedges = f"{count(client['hedges'])} hedges, " if "hedges" in client else ""
+    told = f"{amplification:.3f} attempts a transaction: {count(client.get('retries'))} retries, {hedges}"
+    return f"{told}{count(client.get('timeouts'))} time-outs"
+
+
+def _tried_again(summary: dict[str, Any]) -> bool:
+    return summary.get("clock") != "virtual" and bool(_attempts(summary.get("client") or {}))
 
 
 def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
@@ -458,6 +466,7 @@ def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
         ("settled", f"{settled} of {wording.money(value.get('offered_minor'), currency)} offered"),
         *((("returned", wording.returned(summary)),) if wording.returned(summary) else ()),
         ("audit", f"{books}, money created or lost: {drift}"),
+        *([("attempts", _attempts(summary.get("client") or {}))] if _tried_again(summary) else []),
         *_overload(summary.get("overload") or {}),
         *_dead_letters(summary.get("dead_letters") or {}),
         *(("power", lost) for lost in [durability.sentence(summary.get("durability") or {})] if lost),

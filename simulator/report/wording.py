@@ -23,7 +23,8 @@ def sentence(summary: Summary) -> str:
     causes = [
         cause
         for cause in (
-            _failure_cause(summary), _audit_cause(summary), _validity_cause(summary), _threshold_cause(summary),
+            _failure_cause(summary), _trip_cause(summary), _audit_cause(summary), _validity_cause(summary),
+            _threshold_cause(summary),
         )
         if cause
     ]  # fmt: skip
@@ -104,6 +105,10 @@ def _not_ok(summary: Summary) -> str:
 def _failure_cause(summary: Summary) -> str:
     failure = summary.get("failure")
     return f"the platform stopped: {plain(failure)}" if failure else ""
+
+
+def _trip_cause(summary: Summary) -> str:
+    return plain(summary.get("stop_reason")) if summary.get("tripped") else ""
 
 
 def _audit_cause(summary: Summary) -> str:

@@ -93,7 +93,10 @@ class LocalFleet:
         for strike in self._schedule.due(now_ns):
             (gateway,) = strike.nodes
             until = strike.until_ns if strike.until_ns is not None else now_ns
-            about: dict[str, Any] = {"event": "fault", "fault": str(strike.fault), "gateway": gateway}
+            # Told as of before it strikes: what clients see of it must not seem to come first.
+            about: dict[str, Any] = {
+                "t_s": round(now_ns / 1e9, 6), "event": "fault", "fault": str(strike.fault), "gateway": gateway,
+            }  # fmt: skip
             if strike.fault is Fault.SLOW:
                 self._fleet.slow(gateway, strike.factor, strike.delay_ns)
                 self._slowed.append((until, gateway))

@@ -37,17 +37,21 @@ from simulator.measure.grid import seconds_grid
 from simulator.measure.histogram import Histogram
 from simulator.measure.recorder import Recorder, Tallies, open_tallies
 from simulator.measure.samples import PlatformSamples
-from simulator.report import durability
+from simulator.report import attempts, durability
+from simulator.report.events import health_events
 from simulator.report.export import write_events, write_hlog, write_json, write_series
 from simulator.report.first_limit import with_first_limit
 from simulator.report.summary import Observations, Results, rows_of, series_columns, summarise
 from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
+from simulator.retries import retry_policy
 from simulator.run.balance import recorded_of
 from simulator.run.folder import whoever_listens
 from simulator.run.gateways import LocalFleet, answered_by, of_targets
 from simulator.run.generators import Due, Generators, Place
 from simulator.run.memory import rss_bytes
+from simulator.run.trip import Tripped, Watch, answers_and_errors
+from simulator.scenario.http_safety import MOST_REQUESTS, Trip, refuse_beyond_caps
 from simulator.scenario.loader import dump_scenario
 from simulator.scenario.platform import PLUGIN_GROUP
 from simulator.scenario.rebalance import PlannedMove, by_load
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
 
     from simulator.arrivals.rate import Rate
     from simulator.balancer.behaviour import Recorded
+    from simulator.retries import RetryPolicy
     from simulator.run.interrupts import Asked
     from simulator.scenario.model import Scenario
     from simulator.scenario.platform import Embedded
@@ -103,6 +108,8 @@ class Run:
     events: list[dict[str, Any]] = field(default_factory=list)
     injector: Injector | None = None
     failure: str | None = None
+    trip: Watch | None = None
+    tripped: Tripped | None = None
     interrupted: bool = False
     rss_peak_bytes: int = 0
     released_s: float = 0.0
@@ -182,8 +189,8 @@ class Run:
         """What dispatchers are told, however many there are."""
         scenario = self.scenario
         return {
-            "patience_ns": scenario.dispatcher.patience, "when_full": _when_full(scenario), "split": self.split,
-            "hot": self.popular.hot,
+            "patience_ns": _patience_ns(scenario), "when_full": _when_full(scenario), "split": self.split,
+            "hot": self.popular.hot, "retry": _retry(scenario, receipts=self.pool is not None),
         }  # fmt: skip
 
     @property
@@ -199,10 +206,28 @@ def _when_full(scenario: Scenario) -> WhenFull:
     return WhenFull.HOLD if held else WhenFull.REFUSE
 
 
+def _retry(scenario: Scenario, *, receipts: bool) -> RetryPolicy | None:
+    """What is tried again; only over HTTP: clients of the other backends wait without end."""
+    http = scenario.backend.http
+    if http is None:
+        return None
+    return retry_policy(
+        scenario.client, scenario.seed, receipts=receipts, requests_max=MOST_REQUESTS, parts=http.generators
+    )
+
+
+def _patience_ns(scenario: Scenario) -> int:
+    """Nobody sends for a client who has gone."""
+    patience, deadline = scenario.dispatcher.patience, scenario.client.deadline
+    return patience if scenario.backend.http is None or deadline is None else min(patience, deadline)
+
+
 def supported(scenario: Scenario) -> None:
     """Raises ScenarioError for what cannot be run on this clock."""
     http = scenario.backend.http
     if http is not None:
+        rate = build_rate(scenario)
+        refuse_beyond_caps(rate.peak()[0], rate.total)
         check_descriptors(http)
         if http.fleet is not None and http.fleet.proxy is not None:
             program_of(http.fleet.proxy)
@@ -238,7 +263,7 @@ def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
         backend = build_http(
             http, currency=scenario.currency, run=name, allowed=allowed, environ=os.environ,
             now_ns=WallClock(epoch).now_ns, answerers=answerers[0] if answerers else None,
-            targets=fleet.targets if fleet else (), shards=pool.shape.shards if pool else 0,
+            targets=fleet.targets if fleet else (), shards=pool.shape.shards if pool else 0, client=scenario.client,
         )  # fmt: skip
         for target in backend.targets if fleet is None else ():
             preflight(target, http.connect_timeout / 1e9)
@@ -252,7 +277,7 @@ def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
             rate.total,
         ),
         rate.duration_s, rate.total, seconds, clock, stop, pool, backend, _target_per_second(rate), hot_keys_of(scenario),
-        fleet=fleet, answerers=answerers,
+        fleet=fleet, answerers=answerers, trip=_trip(scenario),
         samples=PlatformSamples(rate.duration_s, pool.shape.nodes, shards) if pool else None,
     )  # fmt: skip
     struck = [fault for fault in scenario.faults if not fault.strikes_gateway]
@@ -260,6 +285,11 @@ def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
         schedule = Schedule(struck, pool.shape.nodes, int(rate.duration_s * 1e9), scenario.seed)
         run.injector = Injector(schedule, pool, folder / "journal", scenario.seed)
     return run
+
+
+def _trip(scenario: Scenario) -> Watch | None:
+    http = scenario.backend.http
+    return Watch(http.trip) if http is not None and isinstance(http.trip, Trip) else None
 
 
 def _plugin(scenario: Scenario) -> Backend:
@@ -359,11 +389,16 @@ def _execute(run: Run, interrupts: Asked, view: View) -> Ended:
 
 
 def _interrupts_seen(run: Run, interrupts: Asked) -> bool:
-    """Passes a first interrupt on to the engine; True once there was one, or the platform has failed."""
+    """Passes a first interrupt on to the engine; True once there was one, or the platform has failed, or the trip has struck."""
     if interrupts.count and not run.interrupted and run.stop[0] == Stop.RUN:
         run.interrupted = True
         run.stop[0] = Stop.DRAIN
         run.event("interrupted")
+    if run.trip is not None and run.released_s == 0.0 and run.stop[0] == Stop.RUN:
+        run.tripped = run.trip.look(run.clock.now_ns(), *answers_and_errors(run.tallies))
+        if run.tripped is not None:
+            run.stop[0] = Stop.DRAIN
+            run.event("tripped", **run.tripped.to_dict())
     return run.interrupted or run.failure is not None or run.stop[0] != Stop.RUN
 
 
@@ -496,14 +531,16 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         },
         interrupted=run.interrupted, stop_reason=_stop_reason(run), failure=run.failure,
         protocol=scenario.backend.embedded.protocol if scenario.backend.embedded is not None else None,
-        behaviour=describe(_recorded(run, ended)),
-        extra={"generators": run.generators.summary()} if run.generators.count > 1 else {},
+        behaviour=describe(_recorded(run, ended)), tripped=run.tripped.to_dict() if run.tripped is not None else None,
+        extra=_extra(run), extra_series=_attempts_by_second(run),
     )  # fmt: skip
     seen: dict[str, NDArray[Any]] = {
         "refused": run.tallies.refused,
         "generator_busy": (run.tallies.cpu_ns / 1e9).round(3),
     }
-    results = replace(results, extra_series=seen | (held.columns(rows_of(results)) if held else {}))
+    results = replace(
+        results, extra_series=results.extra_series | seen | (held.columns(rows_of(results)) if held else {})
+    )
     columns, platform = series_columns(results, run.target), _platform_columns(run)
     summary = with_first_limit(summarise(results), columns, platform, dump_scenario(scenario))
     folder = run.folder
@@ -512,14 +549,27 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
     write_json(folder / "audit.json", audit)
     write_series(folder / "timeseries.csv", columns)
     write_hlog(folder / "latency.hlog", ended.measured, run.tallies.grid_ns, started.timestamp())
-    write_events(folder / "events.jsonl", sorted(run.events, key=lambda event: event["t_s"]))  # some are told late
+    events = run.events + health_events((int(e["time_ns"]), int(e["node"]), int(e["what"])) for e in ended.health)
+    write_events(folder / "events.jsonl", sorted(events, key=lambda event: event["t_s"]))  # some are told late
     write_json(folder / "summary.json", summary)
     return summary
 
 
 def _recorded(run: Run, ended: Ended) -> Recorded:
-    weights = run.scenario.balancer.weights
-    return recorded_of(run.tallies, _of_targets(run), ended, run.released_s, weights, run.generators.count)
+    owners = run.backend.owners()
+    return recorded_of(run.scenario, run.tallies, _of_targets(run), ended, run.released_s, owners, run.generators.count)
+
+
+def _extra(run: Run) -> dict[str, Any]:
+    """Keys of the summary that not every run has: its generators, and what clients did beyond asking once."""
+    several = {"generators": run.generators.summary()} if run.generators.count > 1 else {}
+    return several | ({"client": attempts.client(run.tallies)} if run.scenario.backend.http is not None else {})
+
+
+def _attempts_by_second(run: Run) -> dict[str, Any]:
+    if run.scenario.backend.http is None:
+        return {}
+    return {"attempts": run.tallies.sent + run.tallies.retried, "retries": run.tallies.retried}
 
 
 def _shown_to(lookers: Sequence[Callable[[Frames], None]]) -> Callable[[Frames], None]:
@@ -563,6 +613,8 @@ def _answered_by(run: Run) -> dict[str, Any]:
 def _stop_reason(run: Run) -> str:
     if run.failure is not None:
         return run.failure
+    if run.tripped is not None:
+        return run.tripped.sentence
     if run.interrupted:
         return "interrupted"
     return run.generators.lost[0].partition(":")[0] if run.generators.lost else "duration"
@@ -576,7 +628,9 @@ def _commit_ms(histogram: Histogram) -> dict[str, float | None]:
 
 
 def _node_details(run: Run) -> list[dict[str, Any]]:
-    if run.pool is None or run.fleet is not None:  # behind a fleet, who was sent to are gateways
+    if run.scenario.backend.http is not None:  # who was sent to are gateways
+        return attempts.by_node(run.tallies)
+    if run.pool is None:
         return []
     return [
         {

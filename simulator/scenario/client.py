@@ -1,4 +1,8 @@
-"""What a client does about an answer that is late or says no: time-out, deadline, retries, hedges. Virtual clock only."""
+"""What a client does about an answer that is late or says no: time-out, deadline, retries, hedges.
+
+On the virtual clock all of it, on the wall clock over HTTP all but hedges and `cancel` (a client that goes closes its connection;
+what its gateway then does is the gateway's affair). Clients of the embedded platform wait without end.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +80,10 @@ class Retries(Model):
         strict=False,
         min_length=1,
         default=("timeout", "refused", "error"),
-        description="timeout: no answer · refused: a full queue or a limit · error: a dead node or a dependency's error.",
+        description=(
+            "timeout: no answer · refused: a full queue or a limit, over HTTP 429 and 503 · error: a dead node or a dependency's "
+            "error, over HTTP a connection refused or ended, or what is no answer (5xx)."
+        ),
     )
 
 
@@ -89,17 +96,23 @@ class Hedge(Model):
 
 
 class Client(Model):
-    """How clients behave on the virtual clock."""
+    """How clients behave: on the virtual clock, and over HTTP."""
 
-    timeout: PositiveNs | None = Field(default=None, description="Of one attempt; left out: none.")
+    timeout: PositiveNs | None = Field(
+        default=None, description="Of one attempt; left out: none, over HTTP backend.http.timeout."
+    )
     deadline: PositiveNs | None = Field(
         default=None, description="Of the whole transaction, retries included, from its intended time; left out: none."
     )
     retries: Retries | None = Field(default=None, description="Tries again what failed; left out: never.")
-    hedge: Hedge | None = Field(default=None, description="Asks twice when the answer is late; left out: never.")
+    hedge: Hedge | None = Field(
+        default=None, description="Virtual clock: asks twice when the answer is late; left out: never."
+    )
     cancel: bool = Field(
         default=False,
-        description="Whether the platform drops work that has not begun and whose client has gone; else it still costs.",
+        description=(
+            "Virtual clock: whether the platform drops work that has not begun and whose client has gone; else it still costs."
+        ),
     )
 
     @model_validator(mode="after")

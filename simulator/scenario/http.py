@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, JsonValue, field_validator, model_va
 
 from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, Problem, between, refuse
 from simulator.scenario.gateway_fleet import GatewayFleet  # noqa: TC001  pydantic reads the annotation
+from simulator.scenario.http_safety import Connections, Trip, TripOrOff
 from simulator.scenario.spelling import known_words
 from simulator.scenario.units import NS_PER_S, DurationNs, quoted
 
@@ -192,18 +193,6 @@ class Identify(Model):
     )
 
 
-class Retries(Model):
-    """Whether a request that came to nothing is sent again, with the same idempotency key."""
-
-    most: Annotated[int, Field(ge=1, le=10)] = Field(description="How often one transaction is sent again.")
-    on: tuple[Literal["reset", "timeout", "429", "502", "503", "504"], ...] = Field(
-        strict=False, default=("reset", "503"), min_length=1, description="After what."
-    )
-    backoff: Annotated[DurationNs, between(1_000_000, 60 * NS_PER_S)] = Field(
-        default=50_000_000, description="Before the first repetition; doubles with each, and half of it is random."
-    )
-
-
 class Http(Model):
     """A payment gateway elsewhere, over HTTP/1.1."""
 
@@ -228,17 +217,18 @@ class Http(Model):
         default={}, description="What is different for refund, authorize, post, void or lookup."
     )
     response: Answers = Field(default=Answers(), description="What an answer means, where its status does not say it.")
-    connections: Annotated[int, Field(ge=1, le=65_536)] = Field(
+    connections: Connections = Field(
         default=128, description="Connections kept open, over all targets; each carries one request at a time."
     )
     keep_alive: bool = Field(default=True, description="Whether a connection is used again.")
     timeout: Annotated[DurationNs, between(1_000_000, LONGEST_NS)] = Field(
-        default=5 * NS_PER_S, description="An answer later than this is in doubt."
+        default=5 * NS_PER_S,
+        description="An answer later than this is in doubt; client.timeout, where written, outranks it.",
     )
     connect_timeout: PositiveNs = Field(default=2 * NS_PER_S, description="How long opening a connection may take.")
     tls: Tls = Field(default=Tls(), description="How certificates are judged.")
     identify: Identify | None = Field(default=None, description="How to know which node answered.")
-    retries: Retries | None = Field(default=None, description="None where nothing is said.")
+    trip: TripOrOff = Field(default=Trip(), description="Stops the load when too much of it fails; off: never.")
     generators: Annotated[int, Field(ge=1, le=MOST_GENERATORS)] = Field(
         default=1, description="Processes that send; each has its part of the transactions and of the connections."
     )

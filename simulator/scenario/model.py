@@ -110,7 +110,9 @@ class Scenario(Model):
         default=None,
         description="What the virtual clock simulates in place of the backend; left out: a model of the embedded one.",
     )
-    client: Client = Field(default=Client(), description="What clients do about late answers, on the virtual clock.")
+    client: Client = Field(
+        default=Client(), description="What clients do about late answers: on the virtual clock, and over HTTP."
+    )
     balancer: Balancer = Field(default=Balancer(), description="How the node is picked.")
     dispatcher: Dispatcher = Field(default=Dispatcher(), description="How transactions are released.")
     faults: tuple[PlannedFault, ...] = Field(
@@ -178,6 +180,7 @@ class Scenario(Model):
                 *self._size_problems(),
                 *self._generator_problems(),
                 *self._balancer_problems(),
+                *self._client_problems(),
                 *(self._fault_problems() if self._gateways is None else self._fleet_fault_problems(self._gateways)),
                 *(self.problems_in_time(duration_ns) if duration_ns is not None else ()),
             ]
@@ -267,6 +270,13 @@ class Scenario(Model):
         units = self.fleet.units if self.clock == "virtual" else 1
         for place, message in self.balancer.problems_on(self.clock, nodes, units):
             yield ("balancer", *place), message
+
+    def _client_problems(self) -> Iterable[Problem]:
+        if self.clock == "wall" and self.backend.http is not None and self.client.hedge is not None:
+            yield (
+                ("client", "hedge"),
+                "hedges are sent on the virtual clock only; leave it out, or write clock: virtual",
+            )
 
     @property
     def _gateways(self) -> GatewayFleet | None:
@@ -372,6 +382,6 @@ MODELS: Mapping[str, type[BaseModel]] = {model.__name__: model for model in Mode
 """Every part of a scenario by its name, as pydantic's error locations tag the members of a union."""
 
 TAGS = frozenset(
-    {*MODELS, "constant rate", "curve name", "arrivals name", "durability name", "rebalance name", "moves"}
+    {*MODELS, "constant rate", "curve name", "arrivals name", "durability name", "rebalance name", "moves", "trip name"}
 )
 """What may stand in the location of pydantic's errors without being a key of the scenario."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from simulator.scenario import virtual_plan
 from simulator.scenario.faults import LASTING, SLOW_FACTOR
+from simulator.scenario.http_safety import refuse_beyond_caps
 from simulator.scenario.model import Scenario
 from simulator.scenario.rebalance import by_load, describe_moves
 from simulator.scenario.units import NS_PER_S, format_duration, format_money
@@ -75,13 +76,15 @@ def plan(scenario: Scenario) -> Plan:
     """Works out what a valid scenario will take.
 
     Raises:
-        ScenarioError: the trace that the rate is made of cannot be read.
+        ScenarioError: the trace that the rate is made of cannot be read, or a run over HTTP would pass a hard cap.
     """
     from simulator.arrivals import build_rate  # noqa: PLC0415  the kernels' imports are heavy
     from simulator.workload.hot_keys import hot_keys_in_words  # noqa: PLC0415  likewise
 
     rate = build_rate(scenario)
     peak_per_s, peak_at_s = rate.peak()
+    if scenario.clock == "wall" and scenario.backend.http is not None:
+        refuse_beyond_caps(peak_per_s, rate.total)
     resources = _virtual_resources if scenario.clock == "virtual" else _wall_resources
     memory_bytes, disk_bytes, run_s = resources(scenario, rate.total, rate.duration_s)
     return Plan(

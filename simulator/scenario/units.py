@@ -36,7 +36,9 @@ _UNSIGNED = r"[0-9](?:_?[0-9])*(?:\.[0-9]+)?"
 _DURATION_PATTERN = "^(?=[0-9])" + "".join(f"(?:({_UNSIGNED}){unit})?" for unit in _NS_PER_UNIT) + "$"
 _MONEY_PATTERN = f"^({_UNSIGNED}) ([A-Z]{{3}})$"
 _RATE_PATTERN = f"^({_UNSIGNED})/({'|'.join(_S_PER_UNIT)})$"
+_SHARE_PATTERN = f"^({_UNSIGNED})%$"
 _CURRENCY_PATTERN = "^[A-Z]{3}$"
+_PERCENT = 100
 _LONGEST_TEXT = 64  # no unit of ours needs more, and it bounds what a hostile number costs to convert
 
 # Minor digits where they are not 2 (ISO 4217).
@@ -172,6 +174,24 @@ def format_rate(per_s: float) -> str:
     return f"{text.removesuffix('.0')}/s"
 
 
+def parse_share(text: object) -> float:
+    """The fraction that a percentage such as `50%` or `0.5%` is, 0 … 1.
+
+    Raises:
+        ValueError: not a percentage, or above 100%.
+    """
+    match = _match(_SHARE_PATTERN, text)
+    if match is None or float(match.group(1)) > _PERCENT:
+        raise ValueError(f"{quoted(text)} is not a share; write for example 50% or 0.5%, at most 100%")
+    return float(Fraction(match.group(1).replace("_", "")) / _PERCENT)
+
+
+def format_share(share: float) -> str:
+    """A share as a scenario writes it; `parse_share` reads the identical float back."""
+    text = format(Decimal(repr(float(share))) * _PERCENT, "f")
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}%"
+
+
 def _currency_of(context: object) -> str:
     return str(context.get("currency", DEFAULT_CURRENCY)) if isinstance(context, dict) else DEFAULT_CURRENCY
 
@@ -209,9 +229,18 @@ RatePerS = Annotated[
 ]
 """Per second; written `50000/s`."""
 
+ShareText = Annotated[
+    float,
+    PlainValidator(parse_share, json_schema_input_type=str),
+    PlainSerializer(format_share, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": _SHARE_PATTERN, "examples": ["50%", "0.5%"]}),
+]
+"""A fraction, 0 … 1; written `50%`."""
+
 WRITTEN: Mapping[str, Callable[[Any], str]] = {
     _DURATION_PATTERN: format_duration,
     _MONEY_PATTERN: lambda minor: format_money(minor, DEFAULT_CURRENCY),
     _RATE_PATTERN: format_rate,
+    _SHARE_PATTERN: format_share,
 }
 """The pattern of a type's JSON Schema → how its values are written."""

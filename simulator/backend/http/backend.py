@@ -3,7 +3,8 @@
 The event loop takes the engine's turns from inside (`repeat`), each at the instant the engine asks for or a moment after an
 answer, so that the engine's own schedule stays the one clock; `wait` is for whoever has no turns. A node is a target: the
 balancer picks it. A transaction that finds no idle connection is not accepted: the dispatcher holds it back, and its lateness
-counts. Every request ends once, by an answer, its connection's end, or its time-out.
+counts. Every request ends once, by an answer, its connection's end, or its time-out. Where nobody listens, that is an answer too:
+what is offered to a target to which no connection is open, and the last attempt to open one failed, is refused at once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from simulator.backend.http.alarm import Alarm
 from simulator.backend.http.connection import Cause, Connection, ReadingConnection
 from simulator.backend.http.judge import Judge, of_cause
 from simulator.errors import BackendError
-from simulator.transaction import OUTCOME
+from simulator.transaction import OUTCOME, Reason, Status
 
 if TYPE_CHECKING:
     import ssl
@@ -64,6 +65,7 @@ class Options(NamedTuple):
     timeout_ns: int
     judge: Judge
     identify: bytes  # the header that names who answered; b"": nobody asks
+    deadline_ns: int = 0  # of a transaction, from its intended instant: no answer is waited for longer; 0: none
     shards: int = 1  # of the ledger behind the targets, where it is known
     receipts: bool = False  # whether answers are the reference gateway's, which say where a transaction stands
     opening: int = OPENING_MAX  # connections being opened at once, for each target
@@ -71,6 +73,7 @@ class Options(NamedTuple):
 
 # An OUTCOME: one packed as it comes costs a tenth of a NumPy row made of a tuple.
 _pack = struct.Struct("<QIIqIHBB").pack
+_NOBODY = (int(Status.REJECTED), int(Reason.NODE_DOWN))  # never sent, so nothing can have happened
 
 
 class _Side:
@@ -83,8 +86,13 @@ class _Side:
         self.alive = 0
         self.opening = 0
         self.not_before_s = 0.0
-        self.failed = 0
+        self.failed = 0  # attempts to open a connection, since one was opened
         self.why = ""
+
+    @property
+    def nobody_there(self) -> bool:
+        """Whether no connection is open, and the last attempt to open one failed."""
+        return self.failed > 0 and self.alive == 0
 
 
 class HttpBackend:
@@ -162,8 +170,10 @@ class HttpBackend:
                 )
 
     def offer(self, node: int, batch: NDArray[np.void]) -> int:
-        """Sends the first k, one on each idle connection, and returns k."""
+        """Sends the first k, one on each idle connection, and returns k; all of them where nobody is there to refuse them."""
         side = self._sides[node]
+        if side.nobody_there:
+            return self._refuse(batch)
         count = min(len(batch), len(side.idle))
         if count < len(batch):
             self._short = True
@@ -174,6 +184,7 @@ class HttpBackend:
         requests = self._render(side, taken)
         now_ns = self._now_ns()
         deadline_ns = now_ns + self._options.timeout_ns
+        deadlines = (taken["intended_ns"] + self._options.deadline_ns).tolist() if self._options.deadline_ns else None
         idle = side.idle
         tokens = [(key, slot, now_ns) for key, slot in zip(taken["id"].tolist(), taken["slot"].tolist(), strict=True)]
         for number, (request, token) in enumerate(zip(requests, tokens, strict=True)):
@@ -184,6 +195,8 @@ class HttpBackend:
                 if connection.send(request, token):
                     break
             connection.deadline_ns = deadline_ns
+            if deadlines is not None:
+                connection.deadline_ns = min(deadline_ns, deadlines[number])
         return count
 
     def poll(self, outcomes: NDArray[np.void]) -> int:
@@ -235,6 +248,7 @@ class HttpBackend:
         side = self._sides[connection.node]
         side.opening -= 1
         side.alive += 1
+        side.failed = 0
         side.idle.append(connection)
         self._all.add(connection)
 
@@ -287,12 +301,23 @@ class HttpBackend:
                 requests[at] = request
         return requests
 
+    def _refuse(self, batch: NDArray[np.void]) -> int:
+        """Answers that nobody was there to take them."""
+        now_ns = self._now_ns()
+        self._open_more()
+        for key, slot in zip(batch["id"].tolist(), batch["slot"].tolist(), strict=True):
+            self._done += _pack(key, 0, 0, now_ns, slot, 0, *_NOBODY)
+            if self._answerers is not None:
+                self._answerers.note(b"", now_ns, 0)
+        return len(batch)
+
     def _expire(self) -> None:
         """Ends what is over its time; looks once in a fiftieth of the time-out, so that many connections cost little."""
         now = self._now_ns()
         if now < self._look_ns:
             return
-        self._look_ns = now + max(self._options.timeout_ns // 50, 1_000_000)
+        shortest = min(self._options.timeout_ns, self._options.deadline_ns or self._options.timeout_ns)
+        self._look_ns = now + max(shortest // 50, 1_000_000)
         for connection in [c for c in self._all if c.busy and c.deadline_ns <= now]:
             connection.abort(Cause.TIMEOUT)
 
@@ -302,7 +327,8 @@ class HttpBackend:
             if now < side.not_before_s:
                 continue
             missing = self._options.connections - side.alive - side.opening
-            for _ in range(min(missing, self._options.opening - side.opening)):
+            most = 1 if side.nobody_there else self._options.opening  # one is enough to find out
+            for _ in range(min(missing, most - side.opening)):
                 side.opening += 1
                 task = self._loop.create_task(self._open(side))
                 self._tasks.add(task)

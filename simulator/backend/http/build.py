@@ -19,6 +19,7 @@ from simulator.backend.http.backend import HttpBackend, Options, Target
 from simulator.backend.http.judge import Judge
 from simulator.backend.http.template import Template, Terms, compile_template
 from simulator.errors import ScenarioError, UsageError
+from simulator.scenario.client import NO_CLIENT_BEHAVIOUR
 from simulator.scenario.http import SECRET
 from simulator.scenario.units import minor_digits
 from simulator.transaction import Kind, Status
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from simulator.measure.answerers import Answerers
+    from simulator.scenario.client import Client
     from simulator.scenario.http import Http, Tls
 
 _HTTP, _HTTPS = 80, 443
@@ -49,6 +51,7 @@ def build_http(
     answerers: Answerers | None = None,
     targets: Sequence[str] = (),
     shards: int = 0,
+    client: Client = NO_CLIENT_BEHAVIOUR,
 ) -> HttpBackend:
     """The backend that a scenario describes; nothing is sent yet.
 
@@ -62,6 +65,7 @@ def build_http(
         answerers: counts who answered.
         targets: instead of the scenario's: a fleet's.
         shards: of that fleet's ledger; 0: it is somebody else's, and says nothing of it.
+        client: how long clients wait, where the scenario says it there.
 
     Raises:
         UsageError: for a target that is not allowed.
@@ -80,9 +84,10 @@ def build_http(
         connections=max(1, http.connections // len(resolved)),
         keep_alive=http.keep_alive,
         connect_ns=http.connect_timeout,
-        timeout_ns=http.timeout,
+        timeout_ns=client.timeout or http.timeout,
         judge=judge,
         identify=(http.identify_header or "").encode(),
+        deadline_ns=client.deadline or 0,
         shards=max(shards, 1),
         receipts=shards > 0,
     )

@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.balancer.admission import newest_first
-from simulator.balancer.choose import choose, note_answered, note_message, note_report, note_sent, sweep
+from simulator.balancer.backoff import backoff_ns
+from simulator.balancer.budget import HEDGE, RETRY, deposit, withdraw
+from simulator.balancer.choose import AGAIN, REDRAWN, choose, note_answered, note_message, note_report, note_sent, sweep
 from simulator.balancer.fleet import Rule
 from simulator.balancer.health import BAD_REFUSALS
 from simulator.balancer.probes import probe_target, probes_due
 from simulator.engine.virtual import calendar as cal
-from simulator.engine.virtual.client import DOUBTFUL, HEDGE, RETRY, backoff_ns, deposit, withdraw
+from simulator.engine.virtual.client import DOUBTFUL
 from simulator.engine.virtual.guards import LET_IN, OVER_LIMIT, drops, forget, lets_in, served
 from simulator.engine.virtual.model import (
     ADAPTIVE_LIFO,
@@ -123,12 +125,6 @@ _NODES, _SHARDS, _DEPENDENCY, _CLIENT = (int(station) for station in Station)
 ) = (int(count) for count in Count)  # fmt: skip
 
 _IDLE, _PROBES = int(Rule.IDLE), int(Rule.PROBES)
-# Rules that may as well pick another node; the others are bound to it by a key, or use up what they know with each pick.
-_REDRAWN = tuple(
-    int(rule)
-    for rule in (Rule.RANDOM, Rule.ROUND_ROBIN, Rule.DRAWS, Rule.DISTINCT, Rule.SCAN, Rule.SMOOTH, Rule.DEADLINE)
-)
-_AGAIN = 1 << 62  # beyond all indices of attempts
 _LEARN = 0.1  # weight of the newest service in a node's mean
 
 # What an event is, once it is known where it comes from.
@@ -1084,11 +1080,11 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                     asked = probe_target(fleet.ready, b, word, j, probes, fleet.span[b])
                     _post(ctl, mail, counts, TO_ASK, now + model.client_ns, b, asked, 0.0, 0.0, index)
             n = choose(settings, fleet, b, now, model.balancer_key, index, np.uint64(live[row]["hashed"]), home)
-            if n >= 0 and n == pool.last[row] and settings.rule in _REDRAWN:
+            if n >= 0 and n == pool.last[row] and settings.rule in REDRAWN:
                 # A retry or a hedge is for another node, where the policy is not bound to this one: one more try, as Envoy's
                 # previous_hosts with host_selection_retry_max_attempts 1.
                 n = choose(
-                    settings, fleet, b, now, model.balancer_key, index + _AGAIN, np.uint64(live[row]["hashed"]), home
+                    settings, fleet, b, now, model.balancer_key, index + AGAIN, np.uint64(live[row]["hashed"]), home
                 )
             live[row]["waiting"] += 1
             attempts[send]["sent_ns"] = now

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from simulator.balancer.backoff import JITTERS
+from simulator.balancer.budget import open_budgets
 from simulator.balancer.fleet import Rule
 from simulator.balancer.policy import RING_LEAST, TABLE_SIZE, settings_from
-from simulator.engine.virtual.client import JITTERS, open_budgets, retried_answers
+from simulator.engine.virtual.client import retried_answers
 from simulator.engine.virtual.guards import GuardSettings, guard_settings
 from simulator.engine.virtual.records import FAULT, Faults
 from simulator.engine.virtual.service import TIMES, Tables, compile_times
@@ -93,7 +95,7 @@ class Setup:
     Attributes:
         model: the unit.
         speed: of each node, (nodes,); its service times are divided by it.
-        budgets: fresh ones, see `client.open_budgets`.
+        budgets: fresh ones, see `simulator.balancer.budget.open_budgets`.
         settings: the balancing policy.
         weights: what weighted policies are told, (nodes,).
         guards: what protects each node.
