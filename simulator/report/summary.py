@@ -149,12 +149,17 @@ def exit_code(summary: dict[str, Any]) -> Exit:  # noqa: PLR0911  one for each t
     return Exit.OK if all(item["passed"] for item in summary["thresholds"]) else Exit.THRESHOLDS
 
 
-def _verdict(audit: str, validity: str, *, stopped: bool, passed: bool) -> str:
-    if audit == "anomalies" or stopped:
+def _verdict(audit: str, validity: str, failure: str | None, *, passed: bool) -> str:
+    if audit == "anomalies" or failure is not None:
         return "fail"
     if validity != "valid":
         return "invalid"
     return "pass" if passed and audit == "clean" else "fail"
+
+
+def stopped_by_trip(tripped: dict[str, Any] | None) -> str | None:
+    """What to tell `_verdict` of a run that the trip stopped: it fails like one whose platform stopped."""
+    return None if tripped is None else "tripped"
 
 
 def overload_of(results: Results) -> Overload:
@@ -201,7 +206,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "verdict": _verdict(
             results.audit["verdict"],
             results.validity.verdict,
-            stopped=results.failure is not None or results.tripped is not None,
+            results.failure or stopped_by_trip(results.tripped),
             passed=all(j.passed for j in judged),
         ),
         "validity": {"verdict": results.validity.verdict, "reasons": results.validity.reasons},
