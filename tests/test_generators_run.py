@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from sim_process import Running
 from socket_server import OK, Server
 
 from simulator.audit.history import read_history
+from simulator.bench.sink import Sink
 from simulator.measure.recorder import HISTORY
 from simulator.transaction import Status
 
@@ -133,6 +135,20 @@ def nobody_is_left(running: Running, started: set[int]) -> None:
     assert started
     sim_process.until(lambda: not any(map(sim_process.alive, started)), f"the end of {sorted(started)}")
     sim_process.until(lambda: not sim_process.members(running.process.pid), "an empty session")
+
+
+def test_a_history_that_cannot_be_written_ends_the_run_for_all_of_them_and_loses_no_row(tmp_path: Path) -> None:
+    small = (
+        "import os, resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (60_000,) * 2); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    with Sink() as sink:
+        http = f'{{targets: ["{sink.url}"], connections: 8, generators: 2}}'
+        settings = sim_process.settings("duration=10m", "load.rate=2000/s", f"backend={{http: {http}}}")
+        ended = sim_process.run(tmp_path / "run", "--quiet", *settings, prefix=(sys.executable, "-c", small))
+    assert ended.summary["failure"] == "the history could not be written: File too large"
+    counts = identities_hold(ended)
+    assert sorted(rows_of(ended.folder)["id"].tolist()) == list(range(1, counts["offered"] + 1))
+    assert counts["offered"] > 60_000 / HISTORY.itemsize
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
