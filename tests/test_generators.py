@@ -161,9 +161,12 @@ class Bench:
 
     def close(self) -> None:
         """As a process ends that nobody asked to."""
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
     def rows(self) -> NDArray[Any]:
+        self.close()
         return np.fromfile(self.path, HISTORY, self._size // HISTORY.itemsize)
 
     def word(self, word: Word) -> int:
@@ -173,6 +176,7 @@ class Bench:
 def test_a_generator_opens_when_it_is_its_turn(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.engine.prepare()
+    bench.close()
     assert bench.asked == ["open"]
 
 
@@ -225,6 +229,7 @@ def test_a_generator_that_cannot_go_on_says_so_and_waits_to_be_told_where_to_sto
 
     bench.watch.moments = [(S + S // 10, tell)]
     bench.engine.run()
+    bench.close()
     assert seen == [(1, Phase.HALTED)]
 
 

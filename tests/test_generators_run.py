@@ -116,7 +116,12 @@ def test_who_answered_is_counted_over_all_generators(audited: Ended) -> None:
     assert sum(node["answered"] for node in told["nodes"]) == audited.summary["counts"]["sent"]
     sent = {f"gateway-{node['node']}": node["sent"] for node in audited.summary["nodes"]}
     assert {node["node"]: node["answered"] for node in told["nodes"]} == sent
-    assert "generator" in audited.out
+
+
+def test_each_generators_part_stands_in_a_table(audited: Ended) -> None:
+    assert re.search(r"^generator +sent +dropped +lag p99", audited.out, re.MULTILINE), audited.out
+    for own in audited.summary["generators"]:
+        assert re.search(rf"^{own['generator']} +{own['sent']:,} +{own['dropped']} ", audited.out, re.MULTILINE)
 
 
 def generators_of(running: Running) -> list[int]:

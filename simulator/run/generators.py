@@ -175,9 +175,11 @@ class Generators:
             try:
                 generator.ended = self._receive(generator)
                 generator.process.join()
+                generator.connection.close()
             except BackendError:
                 if self.count == 1:
                     raise
+                generator.connection.close()
                 generator.lost = _how(generator.process)
                 generator.died_ns = self._clock.now_ns()
                 events.append(
