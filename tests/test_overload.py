@@ -268,7 +268,8 @@ def test_the_report_shows_goodput_against_offered_and_marks_the_drain(tmp_path: 
     page = render(run).read_text("utf-8")
     data = json.loads(page.split('id="run-data">')[1].split("</script>")[0])
     (chart,) = [chart for chart in data["charts"] if chart["key"] == "overload"]
-    assert chart["bands"] == [{"label": "drain 3.2s", "start": 30.0, "stop": 33.25}]
+    assert [(shape["x0"], shape["x1"]) for shape in chart["layout"]["shapes"]] == [(30.0, 33.25)]
+    assert [label["text"] for label in chart["layout"]["annotations"]] == ["drain 3.2s"]
     assert "70.0%" in page
     console = Console(width=200, file=io.StringIO())
     console.print(summary_text(summary, run))

@@ -256,8 +256,8 @@ def test_a_run_with_moves_ends_clean_and_says_what_moved(moved: Ended) -> None:
     ] * 3  # fmt: skip
     report = (moved.folder / "report.html").read_text("utf-8")
     assert "Shards that moved" in report
-    assert '"label":"move_frozen"' in report
-    assert '"label":"move_taken"' not in report
+    assert '"text":"move frozen"' in report
+    assert '"text":"move taken"' not in report
 
 
 def test_the_report_of_a_run_without_moves_does_not_speak_of_them(small_run: Ended) -> None:
