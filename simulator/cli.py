@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 import typer
 
 from simulator import __version__
-from simulator.errors import Exit, SimError
+from simulator.errors import Exit, SimError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,9 @@ app = typer.Typer(
 )
 
 benches = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+saved = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(benches, name="bench", help="Measure what this machine can do, beside a naive baseline.")
+app.add_typer(saved, name="baseline", help="Keep runs under a name, to hold later ones against.")
 
 P = ParamSpec("P")
 
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _verb(work: Callable[P, int], group: typer.Typer = app) -> Callable[P, None]:
     """Registers a verb, and turns what it returns or raises into the exit code."""
 
-    @group.command()
+    @group.command(work.__name__.rstrip("_"))
     @functools.wraps(work)
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         raise typer.Exit(_ended(functools.partial(work, *args, **kwargs)))
@@ -81,6 +83,11 @@ def _verb(work: Callable[P, int], group: typer.Typer = app) -> Callable[P, None]
 def _bench(work: Callable[P, int]) -> Callable[P, None]:
     """As `_verb`, below `sim bench`."""
     return _verb(work, benches)
+
+
+def _baseline(work: Callable[P, int]) -> Callable[P, None]:
+    """As `_verb`, below `sim baseline`."""
+    return _verb(work, saved)
 
 
 def _ended(work: Callable[[], int]) -> int:
@@ -128,6 +135,20 @@ def run(
             help="Run one variant for each value, e.g. balancer.policy=random,p2c; repeated: every combination.",
         ),
     ] = None,
+    repeat: Annotated[
+        int | None,
+        typer.Option(
+            "--repeat", metavar="N", help="Run it N times, with a seed of its own each, to tell noise from change."
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What thresholds on a baseline are held against: a name, or a run's folder."),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit's XML there.")] = None,
+    summary_md: Annotated[
+        Path | None, typer.Option("--summary-md", metavar="FILE", help="Write a short summary in Markdown there.")
+    ] = None,
     *,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
     allow_target: Annotated[
@@ -136,20 +157,32 @@ def run(
     ] = None,
 ) -> int:
     """Run a scenario; its results go to a folder below results/."""
-    if vary:
-        from simulator.scenario.vary import expand, parse_axes  # noqa: PLC0415  heavy
-
-        axes = parse_axes(vary)
-        variants = expand(scenario, axes, _overrides(settings, clock, seed), os.environ)
-        from simulator.run.sweep import run_sweep  # noqa: PLC0415  heavier
-
-        return run_sweep(axes, variants, out=out, quiet=quiet, allowed=frozenset(allow_target or ()))
+    overrides, allowed = _overrides(settings, clock, seed), frozenset(allow_target or ())
+    if vary and (repeat is not None or baseline):
+        raise UsageError(
+            "--vary does not go with --repeat or --baseline; write --vary seed=1,2,3 to repeat every variant"
+        )
     from simulator.scenario.loader import load  # noqa: PLC0415  heavy
 
-    loaded = load(scenario, _overrides(settings, clock, seed), os.environ)
-    from simulator.run import run_scenario  # noqa: PLC0415  heavier: a mistake in the scenario is told without it
+    if vary or repeat is not None:
+        from simulator.scenario.vary import expand, parse_axes, repetitions  # noqa: PLC0415  heavy
 
-    return run_scenario(loaded, out=out, quiet=quiet, allowed=frozenset(allow_target or ()))
+        axes = (
+            repetitions(load(scenario, overrides, os.environ).seed, repeat)
+            if repeat is not None
+            else parse_axes(vary or [])
+        )
+        variants = expand(scenario, axes, overrides, os.environ)
+        from simulator.run.outcome import Wanted  # noqa: PLC0415  heavier
+        from simulator.run.sweep import run_sweep  # noqa: PLC0415  heavier
+
+        wanted = Wanted(junit, summary_md, baseline)
+        noun = "repeat" if repeat else "sweep"
+        return run_sweep(axes, variants, out=out, quiet=quiet, allowed=allowed, wanted=wanted, noun=noun)
+    loaded = load(scenario, overrides, os.environ)
+    from simulator.run import Wanted, run_scenario  # noqa: PLC0415  heavier: a mistake in the scenario is told without it
+
+    return run_scenario(loaded, out=out, quiet=quiet, allowed=allowed, wanted=Wanted(junit, summary_md, baseline))
 
 
 @_verb
@@ -175,6 +208,95 @@ def report(
 
     typer.echo(str(render(run, baseline)))
     return Exit.OK
+
+
+@_verb
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... BASELINE", help="Folders, of a run or of repeated ones; the last may be a name."
+        ),
+    ],
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page there.")] = None,
+    summary_md: Annotated[
+        Path | None, typer.Option("--summary-md", metavar="FILE", help="Also write Markdown there, for a CI job.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare runs whose figures are not to be believed.")] = False,
+) -> int:
+    """Compare runs with a baseline: better, worse, or no evidence; ends with 121 if one is worse."""
+    if len(runs) < 2:  # noqa: PLR2004  a run and a baseline
+        raise UsageError("a comparison takes two: sim compare RUN BASELINE")
+    from simulator.compare.command import compare_runs  # noqa: PLC0415  heavy
+
+    return compare_runs(runs[:-1], runs[-1], html=html, markdown=summary_md, as_json=as_json, force=force)
+
+
+@_baseline
+def save(
+    run: RunFolder,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Left out: the scenario's name.")] = None,
+    *,
+    replace: Annotated[bool, typer.Option("--replace", help="Save over the one of that name.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also a run whose figures are not to be believed.")] = False,
+) -> int:
+    """Keep a run, or repeated runs, as a baseline in baselines/."""
+    from simulator.compare.command import save_baseline  # noqa: PLC0415  heavy
+
+    return save_baseline(run, name, replace=replace, force=force)
+
+
+@_baseline
+def list_() -> int:
+    """List the baselines."""
+    from simulator.compare.command import list_baselines  # noqa: PLC0415  heavy
+
+    return list_baselines()
+
+
+@_baseline
+def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> int:
+    """Show the runs of a baseline with their headline figures."""
+    from simulator.compare.command import show_baseline  # noqa: PLC0415  heavy
+
+    return show_baseline(name)
+
+
+@_verb
+def history(
+    scenario: Annotated[
+        str | None,
+        typer.Argument(metavar="[SCENARIO]", help="Only runs of this one: its name or its file.", show_default=False),
+    ] = None,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are.")] = Path("results"),
+    most: Annotated[int, typer.Option("-n", metavar="N", min=1, max=10_000, help="The newest N.")] = 30,
+    *,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write the scenario's trend page into DIR, and print where.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> int:
+    """List the runs so far: when, what, verdict, rate, p99, audit."""
+    from simulator.archive.command import show_history  # noqa: PLC0415  heavy
+
+    return show_history(results, scenario, most=most, html=html, as_json=as_json)
+
+
+@_verb
+def prune(
+    keep: Annotated[
+        int, typer.Option(metavar="N", min=0, max=100_000, help="Of each scenario the newest N stay.")
+    ] = 10,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are.")] = Path("results"),
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> int:
+    """Remove old runs; never what is not a run's folder, and never a baseline."""
+    from simulator.archive.command import prune_results  # noqa: PLC0415  heavy
+
+    return prune_results(results, keep, dry_run=dry_run)
 
 
 @_verb

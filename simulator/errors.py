@@ -39,3 +39,9 @@ class ScenarioError(SimError):
 
 class BackendError(SimError):
     """The backend could not start, or stopped when it should not have."""
+
+
+class InvalidRunError(SimError):
+    """A run's figures are not to be believed, so nothing can be concluded from them."""
+
+    exit_code = Exit.INVALID_RUN

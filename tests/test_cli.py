@@ -56,12 +56,15 @@ def sim(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def runner(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """A stand-in for the module that runs scenarios, so that these tests are about the command line alone."""
     module = types.ModuleType("simulator.run")
+    module.Wanted = lambda *wanted: wanted  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "simulator.run", module)
     return module
 
 
 def _raises(runner: types.ModuleType, error: BaseException) -> None:
-    def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool, allowed: frozenset[str]) -> Exit:
+    def run_scenario(
+        scenario: Scenario, *, out: Path | None, quiet: bool, allowed: frozenset[str], wanted: object
+    ) -> Exit:
         raise error
 
     runner.run_scenario = run_scenario  # type: ignore[attr-defined]
@@ -153,10 +156,12 @@ def test_wrong_use_ends_with_2_and_says_so(sim: Callable[..., Run], arguments: t
 def test_flags_and_variables_override_the_file(
     sim: Callable[..., Run], runner: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Scenario, Path | None, bool, frozenset[str]]] = []
+    asked: list[tuple[Scenario, Path | None, bool, frozenset[str], object]] = []
 
-    def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool, allowed: frozenset[str]) -> Exit:
-        asked.append((scenario, out, quiet, allowed))
+    def run_scenario(
+        scenario: Scenario, *, out: Path | None, quiet: bool, allowed: frozenset[str], wanted: object
+    ) -> Exit:
+        asked.append((scenario, out, quiet, allowed, wanted))
         return Exit.THRESHOLDS
 
     runner.run_scenario = run_scenario  # type: ignore[attr-defined]
@@ -176,9 +181,16 @@ def test_flags_and_variables_override_the_file(
         "--quiet",
         "--allow-target",
         "a:80",
+        "--junit",
+        "j.xml",
+        "--summary-md",
+        "s.md",
+        "--baseline",
+        "main",
     )
     assert sim("run", SMOKE, *flags) == (99, "", "")
-    ((scenario, out, quiet, allowed),) = asked
+    ((scenario, out, quiet, allowed, wanted),) = asked
+    assert wanted == (Path("j.xml"), Path("s.md"), "main")
     assert (scenario.load.accounts, scenario.seed, scenario.clock, scenario.duration) == (500, 5, "virtual", 2 * 10**9)
     assert (out, quiet, allowed) == (Path("there"), True, frozenset({"a:80"}))
 

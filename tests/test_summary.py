@@ -11,11 +11,13 @@ import pytest
 
 from simulator.errors import Exit
 from simulator.measure.grid import seconds_grid
-from simulator.measure.histogram import record_all
-from simulator.measure.recorder import LAG, RESPONSE, SERVICE, Recorder, Tallies, open_tallies
+from simulator.measure.histogram import index_of, record_all
+from simulator.measure.recorder import LAG, RESPONSE, SERVICE, Measured, Recorder, Tallies, open_tallies
 from simulator.measure.validity import Validity
-from simulator.report.summary import Observations, Results, exit_code, series_columns, summarise
-from simulator.scenario.threshold import METRICS, parse_threshold
+from simulator.report.observe import Observations
+from simulator.report.summary import Results, exit_code, series_columns, summarise, verdict_of
+from simulator.report.thresholds import aborted
+from simulator.scenario.threshold import METRICS, Threshold, parse_threshold
 from simulator.transaction import Kind, Reason, Status
 
 SECONDS, NODES, SHARDS = 6, 2, 3
@@ -28,6 +30,7 @@ WRONGS: tuple[tuple[str, Exit], ...] = (
     ("invalid", Exit.INVALID_RUN),
     ("unaudited", Exit.ERROR),
     ("crossed", Exit.THRESHOLDS),
+    ("regressed", Exit.REGRESSION),
 )
 
 
@@ -69,16 +72,23 @@ def summary_with(tallies: Tallies, wrong: set[str]) -> dict[str, Any]:
     """The summary of a run with these things wrong; an audit that found anomalies is no unknown one."""
     verdict = "anomalies" if "anomalies" in wrong else "unknown" if "unaudited" in wrong else "clean"
     found = {"lost": 1} if "anomalies" in wrong else {}
-    return summarise(
+    made = summarise(
         results(
             tallies,
-            thresholds=(("ok", "count > 1000" if "crossed" in wrong else "count > 0"),),
+            thresholds=(
+                ("ok", "count > 1000" if "crossed" in wrong else "count > 0"),
+                ("response_time", "p(99) <= baseline * 1.1"),
+            ),
             audit={"verdict": verdict, "anomalies": found, "conservation_minor": 0},
             failure="the disk is full" if "failure" in wrong else None,
             interrupted="interrupted" in wrong,
             validity=Validity("generator-limited", ["slow"]) if "invalid" in wrong else Validity("valid"),
         )
     )
+    if "regressed" in wrong:  # as simulator.compare.gate would have it
+        made["thresholds"][1]["passed"] = False
+        made["verdict"] = verdict_of(verdict, made["validity"]["verdict"], made["failure"], passed=False)
+    return made
 
 
 SUBSETS = [
@@ -163,6 +173,10 @@ def test_the_series_has_a_row_for_each_second_up_to_the_last_answer(tallies: Tal
     assert {len(column) for column in columns.values()} == {5}
 
 
+def asking(metric: str, aggregate: str, argument: float | None = None, **more: Any) -> Threshold:  # noqa: ANN401  any field
+    return Threshold(metric, aggregate, argument, "<", 0.0, "", **more)
+
+
 # What thresholds observe.
 
 
@@ -186,7 +200,7 @@ def test_the_series_has_a_row_for_each_second_up_to_the_last_answer(tallies: Tal
 def test_counts_rates_and_ratios_are_observed_as_the_contract_says(
     tallies: Tallies, metric: str, aggregate: str, expected: float
 ) -> None:
-    assert Observations(tallies, 3.0, 0)(metric, aggregate, None) == pytest.approx(expected)
+    assert Observations(tallies, 3.0, 0).whole(asking(metric, aggregate)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -194,21 +208,30 @@ def test_counts_rates_and_ratios_are_observed_as_the_contract_says(
 )
 def test_times_are_observed_within_the_histograms_error(tallies: Tallies, metric: str, unit_ns: int) -> None:
     observe = Observations(tallies, 3.0, 0)
-    for aggregate, argument, expected in (("p", 50.0, 50), ("p", 99.0, 99), ("mean", None, 50.5), ("max", None, 100)):
-        assert observe(metric, aggregate, argument) == pytest.approx(expected * unit_ns, rel=1 / 1_024)
+    for aggregate, argument, expected in (
+        ("p", 50.0, 50),
+        ("p", 99.0, 99),
+        ("mean", None, 50.5),
+        ("min", None, 1),
+        ("max", None, 100),
+    ):
+        assert observe.whole(asking(metric, aggregate, argument)) == pytest.approx(expected * unit_ns, rel=1 / 1_024)
 
 
 def test_the_worst_second_leaves_out_one_that_was_cut_short(tallies: Tallies) -> None:
-    assert Observations(tallies, 2.5, 0)("throughput", "min", None) == 80
-    assert Observations(tallies, 2.5, 0)("throughput", "mean", None) == pytest.approx(240 / 2.5)
-    assert Observations(tallies, 0.5, 0)("throughput", "min", None) is None
+    assert Observations(tallies, 2.5, 0).whole(asking("throughput", "min")) == 80
+    assert Observations(tallies, 2.5, 0).whole(asking("throughput", "mean")) == pytest.approx(240 / 2.5)
+    assert Observations(tallies, 0.5, 0).whole(asking("throughput", "min")) is None
 
 
 def test_every_metric_that_a_threshold_can_name_is_observed(tallies: Tallies) -> None:
     observe = Observations(tallies, 3.0, 0)
     for metric, aggregates in METRICS.items():
         for aggregate in aggregates:
-            assert observe(metric, aggregate, 99.0 if aggregate == "p" else None) is not None, (metric, aggregate)
+            assert observe.whole(asking(metric, aggregate, 99.0 if aggregate == "p" else None)) is not None, (
+                metric,
+                aggregate,
+            )
 
 
 def test_a_run_without_traffic_meets_no_threshold_but_a_count() -> None:
@@ -216,9 +239,12 @@ def test_a_run_without_traffic_meets_no_threshold_but_a_count() -> None:
     for metric, aggregates in METRICS.items():
         for aggregate in set(aggregates) - {"count"}:
             if metric != "throughput":
-                assert observe(metric, aggregate, 99.0 if aggregate == "p" else None) is None, (metric, aggregate)
-    assert observe("throughput", "mean", None) == 0
-    assert observe("dropped", "count", None) == 0
+                assert observe.whole(asking(metric, aggregate, 99.0 if aggregate == "p" else None)) is None, (
+                    metric,
+                    aggregate,
+                )
+    assert observe.whole(asking("throughput", "mean")) == 0
+    assert observe.whole(asking("dropped", "count")) == 0
 
 
 def test_an_audit_that_could_not_tell_does_not_meet_a_threshold_of_no_anomalies(tallies: Tallies) -> None:
@@ -233,3 +259,98 @@ def test_thresholds_are_judged_in_order_with_what_was_observed(tallies: Tallies)
     assert [(t["metric"], t["expression"]) for t in judged] == list(asked)
     assert [t["passed"] for t in judged] == [False, True, True]
     assert [t["observed"] for t in judged] == [pytest.approx(100, rel=1 / 1_024), 10, 80]
+
+
+# By tag, and over stretches.
+
+
+@pytest.fixture
+def measured() -> Measured:
+    """In each of three seconds 100 answers: of payments 1 ms at node 0, of refunds 5 ms at node 1; in the second one 50 ms."""
+    recorder = Recorder(SECONDS, NODES)
+    for second in range(3):
+        recorder.admit(second)
+        slot = int(recorder.dense.slots[second])
+        slow_ns = 50_000_000 if second == 1 else 5_000_000
+        recorder.dense.response[slot, Kind.PAYMENT - 1, 0, index_of(1_000_000)] = 80
+        recorder.dense.response[slot, Kind.REFUND - 1, 1, index_of(slow_ns)] = 20
+    return recorder.finish()
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("response_time{kind:payment} p(99) < 1s", 1e6),
+        ("response_time{kind:refund} max < 1s", 50e6),
+        ("response_time{kind:refund} p(60) < 1s", 5e6),
+        ("response_time{node:1} min < 1s", 5e6),
+        ("response_time{kind:refund,node:0} p(50) < 1s", None),
+        ("ok{kind:payment} count > 0", 240),
+        ("ok{kind:payment} rate > 0", 240 / 280),
+        ("ok{kind:refund} rate > 0", None),
+        ("ok{node:1} count > 0", 60),
+        ("ok{shard:2} count > 0", 50),
+        ("rejected{kind:payment} count < 5", 10),
+        ("throughput{shard:0} mean > 0", 40),
+        ("throughput{node:0} min > 0", 80),
+        ("throughput{kind:refund} mean > 0", 20),
+    ],
+)
+def test_metrics_are_observed_by_kind_node_and_shard(
+    tallies: Tallies, measured: Measured, written: str, expected: float | None
+) -> None:
+    observe = Observations(tallies, 3.0, 0, measured)
+    found = observe.whole(parse_threshold(*written.split(" ", 1)))
+    assert found == (None if expected is None else pytest.approx(expected, rel=1 / 1_024))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("response_time max < 1s for 1s", [5e6, 50e6, 5e6]),
+        ("response_time max < 1s for 2s", [50e6, 50e6]),
+        ("response_time p(75) < 1s for 1s", [1e6, 1e6, 1e6]),
+        ("response_time{kind:refund} p(50) < 1s for 3s", [5e6]),
+        ("response_time mean < 1s for 1s", [1.8e6, 10.8e6, 1.8e6]),
+        ("rejected count < 9 for 1s", [0, 10, 0]),
+        ("rejected rate < 1% for 1s", [0, 10 / 120, 0]),
+        ("rejected rate < 1% for 2s", [10 / 220, 10 / 180]),
+        ("throughput mean > 5 for 2s", [90, 70]),
+        ("ok{shard:0} count > 5 for 3s", [120]),
+        ("imbalance max < 2 for 1s", [1.4, 160 / 110, 1.0]),
+    ],
+)
+def test_a_metric_is_observed_in_every_stretch(
+    tallies: Tallies, measured: Measured, written: str, expected: list[float]
+) -> None:
+    seen = Observations(tallies, 3.0, 0, measured).stretched(parse_threshold(*written.split(" ", 1)))
+    assert seen.values.tolist() == pytest.approx(expected, rel=1 / 1_024)
+    assert seen.to_s.tolist() == [float(4 - len(expected) + k) for k in range(len(expected))]
+
+
+def test_an_outage_of_ten_seconds_shows_in_its_stretch_and_hardly_in_the_whole() -> None:
+    made = open_tallies(seconds_grid(160), NODES, SHARDS)
+    made.offered[:] = made.answered[:, Status.OK] = 100
+    made.answered[100:110, Status.OK], made.answered[100:110, Status.FAILED] = 0, 100
+    payments = made.by_kind[Kind.PAYMENT - 1]
+    payments[Status.PENDING], payments[Status.OK], payments[Status.FAILED] = 16_000, 15_000, 1_000
+    asked = (("failed", "rate < 10%"), ("failed", "rate < 10% for 10s"))
+    whole, stretch = summarise(results(made, thresholds=asked, duration_s=160.0))["thresholds"]
+    assert (whole["observed"], whole["passed"]) == (0.0625, True)
+    assert (stretch["observed"], stretch["passed"], stretch["note"]) == (1.0, False, "from 100 s to 110 s")
+
+
+def test_what_is_not_kept_by_node_is_no_data(tallies: Tallies) -> None:
+    together = Recorder(SECONDS, 1).finish()
+    observe = Observations(tallies, 3.0, 0, together)
+    assert observe.whole(asking("response_time", "p", 99.0, tags=(("node", "1"),))) is None
+    assert (
+        len(observe.stretched(asking("response_time", "p", 99.0, tags=(("node", "1"),), window_ns=10**9)).values) == 0
+    )
+
+
+def test_a_threshold_that_stopped_the_run_stays_crossed(tallies: Tallies) -> None:
+    asked = (("dropped", "count <= 10"), ("response_time", "max < 500ms"))
+    found = aborted(parse_threshold(*asked[1], abort=True), 700e6, 2.0)
+    judged = summarise(results(tallies, thresholds=asked, aborted=(1, found)))["thresholds"]
+    assert [(t["passed"], t["observed"]) for t in judged] == [(True, 10), (False, 700)]

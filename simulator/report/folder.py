@@ -60,7 +60,7 @@ def read(run: Path) -> RunFolder:
     Raises:
         SimError: `run` is no run's folder, or its summary is missing or incomplete.
     """
-    summary = _summary(run)
+    summary = read_summary(run)
     notes: list[str] = []
     log = _hlog(run, notes)
     scenario = _text(run / "scenario.yaml", notes)
@@ -86,7 +86,13 @@ def read_events(run: Path) -> list[dict[str, Any]]:
     return _events(run / "events.jsonl", [])
 
 
-def _summary(run: Path) -> dict[str, Any]:
+def read_summary(run: Path) -> dict[str, Any]:
+    """Read a run's summary.json.
+
+    Raises:
+        UsageError: there is no such folder.
+        SimError: it is no run's folder, half-written, incomplete, or of another schema.
+    """
     if not run.is_dir():
         raise UsageError(f"{run}: no such folder; a run's folder is one that `sim run` wrote")
     path = run / "summary.json"

@@ -11,10 +11,10 @@ import numpy as np
 from simulator.balancer.behaviour import spread
 from simulator.errors import Exit
 from simulator.measure import grid
-from simulator.measure.histogram import Histogram
 from simulator.measure.overload import Counted, Overload
 from simulator.measure.overload import measure as measure_overload
 from simulator.report.hot_keys import hot_and_cold, shard_details, shard_imbalance
+from simulator.report.observe import Observations, counts_of
 from simulator.report.thresholds import Judgement, judge
 from simulator.report.times import times_ms
 from simulator.transaction import Kind, Reason, Status
@@ -61,6 +61,7 @@ class Results:
     resources: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
     stop_reason: str = "duration"
+    aborted: tuple[int, Judgement] | None = None  # the threshold (its number) that stopped the run, if one did
     failure: str | None = None  # what stopped the platform, if it did
     tripped: dict[str, Any] | None = None  # the error-rate trip, if it stopped the load
     behaviour: dict[str, Any] = field(default_factory=dict)  # of the balancer, as balancer.behaviour.describe tells it
@@ -72,67 +73,23 @@ class Results:
     protocol: str | None = None  # between shards of two nodes; None: not the embedded platform
 
 
-def counts_of(by_status: Any) -> dict[str, int]:  # noqa: ANN401  a row of int64 by status; column PENDING holds offered
-    """The contract's counts: offered = sent + dropped; sent = ok + rejected + failed + unknown."""
-    ended = {status.name.lower(): int(by_status[status]) for status in _COUNTED}
-    offered = int(by_status[Status.PENDING])
-    return {"offered": offered, "sent": offered - ended["dropped"], **ended}
-
-
-class Observations:
-    """What thresholds can name, in base units; also of a run that is still going on."""
-
-    def __init__(self, tallies: Tallies, duration_s: float, anomalies: int | None) -> None:
-        self._tallies = tallies
-        self._duration_s = duration_s
-        self._anomalies = anomalies
-        self._counts = counts_of(tallies.by_kind.sum(axis=0))
-        self._times = {
-            name: Histogram(tallies.totals[i])
-            for i, name in enumerate(("response_time", "service_time", "schedule_lag"))
-        }
-
-    def __call__(  # noqa: PLR0911  a table of metrics
-        self, metric: str, aggregate: str, argument: float | None
-    ) -> float | None:
-        """The observed value; None if there is none yet."""
-        if metric in self._times:
-            histogram = self._times[metric]
-            if aggregate == "p":
-                return histogram.percentile_ns(argument or 0.0)
-            return histogram.mean_ns if aggregate == "mean" else histogram.max_ns
-        if metric == "throughput":
-            return self._throughput(aggregate)
-        if metric == "imbalance":
-            found = spread(self._tallies.node_sent.sum(axis=0))
-            return found.imbalance_max_over_mean if found else None
-        if metric == "audit":
-            return None if self._anomalies is None else float(self._anomalies)
-        count = self._counts[metric]
-        if aggregate == "count":
-            return float(count)
-        return count / self._counts["offered"] if self._counts["offered"] else None
-
-    def _throughput(self, aggregate: str) -> float | None:
-        """Answers `ok` per second: of the whole run, or of its worst full second (or longer window)."""
-        ok = self._tallies.answered[:, Status.OK]
-        if aggregate == "mean":
-            return float(ok.sum()) / self._duration_s if self._duration_s else None
-        edges = self._tallies.grid_ns
-        rates = grid.per_second(edges, ok, grid.windows_until(edges, int(self._duration_s * grid.NS_PER_S)))
-        return float(rates.min()) if len(rates) else None
-
-
 def judge_thresholds(results: Results) -> list[Judgement]:
     """Every threshold of the scenario against the finished run."""
     anomalies = sum(results.audit["anomalies"].values())
     known = results.audit["verdict"] != "unknown"
-    observe = Observations(results.tallies, results.duration_s, anomalies if known else None)
-    return judge(results.thresholds, observe)
+    observe = Observations(results.tallies, results.duration_s, anomalies if known else None, results.measured)
+    judged = judge(results.thresholds, observe)
+    if results.aborted is not None:
+        at, found = results.aborted
+        judged[at] = found
+    return judged
 
 
 def exit_code(summary: dict[str, Any]) -> Exit:  # noqa: PLR0911  one for each thing that can go wrong
-    """The gravest of what went wrong: anomalies, the platform stopped, an interruption, a trip, an invalid run, a threshold."""
+    """The gravest of what went wrong.
+
+    Anomalies, the platform stopped, an interruption, a trip, an invalid run, a threshold, a regression against the baseline.
+    """
     if summary["audit"]["verdict"] == "anomalies":
         return Exit.ANOMALIES
     if summary["failure"] is not None:
@@ -146,10 +103,14 @@ def exit_code(summary: dict[str, Any]) -> Exit:  # noqa: PLR0911  one for each t
         return Exit.INVALID_RUN
     if summary["audit"]["verdict"] != "clean":
         return Exit.ERROR
-    return Exit.OK if all(item["passed"] for item in summary["thresholds"]) else Exit.THRESHOLDS
+    crossed = [item for item in summary["thresholds"] if not item["passed"]]
+    # A limit that the run itself is past is certain; that it became worse is a conclusion, if a sound one.
+    regressed = bool(crossed) and all("baseline" in item for item in crossed)
+    return Exit.REGRESSION if regressed else Exit.THRESHOLDS if crossed else Exit.OK
 
 
-def _verdict(audit: str, validity: str, failure: str | None, *, passed: bool) -> str:
+def verdict_of(audit: str, validity: str, failure: str | None, *, passed: bool) -> str:
+    """`pass`, `fail` or `invalid`: the audit's and the validity's verdicts, why the platform stopped, all thresholds met."""
     if audit == "anomalies" or failure is not None:
         return "fail"
     if validity != "valid":
@@ -158,7 +119,7 @@ def _verdict(audit: str, validity: str, failure: str | None, *, passed: bool) ->
 
 
 def stopped_by_trip(tripped: dict[str, Any] | None) -> str | None:
-    """What to tell `_verdict` of a run that the trip stopped: it fails like one whose platform stopped."""
+    """What to tell `verdict_of` of a run that the trip stopped: it fails like one whose platform stopped."""
     return None if tripped is None else "tripped"
 
 
@@ -203,7 +164,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "failure": results.failure,
         "tripped": results.tripped,
         "protocol": results.protocol,
-        "verdict": _verdict(
+        "verdict": verdict_of(
             results.audit["verdict"],
             results.validity.verdict,
             results.failure or stopped_by_trip(results.tripped),
@@ -289,16 +250,7 @@ def summarise(results: Results) -> dict[str, Any]:
             "anomalies": results.audit["anomalies"],
             "conservation_minor": results.audit["conservation_minor"],
         },
-        "thresholds": [
-            {
-                "metric": j.metric,
-                "expression": j.expression,
-                "observed": j.value if j.value is None else round(j.value, 6),
-                "observed_text": j.observed,
-                "passed": j.passed,
-            }
-            for j in judged
-        ],
+        "thresholds": [found.as_json() for found in judged],
         **({"rebalance": results.rebalance} if results.rebalance else {}),
         "durability": results.durability,
         **({"answered_by": results.answered_by} if results.answered_by else {}),

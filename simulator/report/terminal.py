@@ -350,7 +350,9 @@ def _thresholds(summary: dict[str, Any], *, ascii_only: bool) -> RenderableType:
     for item in thresholds:
         mark = Text(met, "green") if item.get("passed") else Text(crossed, "bold red")
         what = f"{metric_name(item.get('metric', ''))} {plain(item.get('expression', ''))}"
-        table.add_row(mark, Text(what), Text(wording.observed(item)))
+        table.add_row(mark, Text(what), Text(wording.seen(item)))
+        if item.get("note"):
+            table.add_row("", Text(f"  {plain(item['note'])}", "dim"), "")
     return table
 
 

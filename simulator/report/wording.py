@@ -164,16 +164,22 @@ def metric_name(metric: str) -> str:
 
 
 def observed(threshold: dict[str, Any]) -> str:
-    """Return what a threshold saw, with its unit: times in ms, throughput per second, the rest as a bare number."""
-    value, metric = threshold.get("observed"), threshold.get("metric")
-    seen = number(value)
-    if seen is None:
+    """Return what a threshold saw, with its unit: times in ms, throughput per second, the rest as a bare number; and its note."""
+    told, note = seen(threshold), threshold.get("note")
+    return f"{told}, {plain(note)}" if note else told
+
+
+def seen(threshold: dict[str, Any]) -> str:
+    """Return what a threshold saw, with its unit and without its note."""
+    value, metric = threshold.get("observed"), str(threshold.get("metric")).partition("{")[0]
+    n = number(value)
+    if n is None:
         return NO_DATA if value is None else plain(value)
     if metric in _TIMES:
-        return ms(seen)
+        return ms(n)
     if metric == "throughput":
-        return rate(seen)
-    return count(int(seen)) if seen == int(seen) else f"{seen:.4g}"
+        return rate(n)
+    return count(int(n)) if n == int(n) else f"{n:.4g}"
 
 
 def accounts(n: int) -> str:

@@ -21,6 +21,7 @@ from simulator.report.terminal import View, open_view, print_summary
 from simulator.run import virtual, wall
 from simulator.run.folder import new_folder, nothing_left, reserve, whoever_listens
 from simulator.run.interrupts import Asked, Interrupts
+from simulator.run.outcome import Wanted, held, reference_for, tell, tell_growth
 from simulator.scenario.loader import dump_scenario
 from simulator.warm import warm, warm_virtual
 
@@ -62,13 +63,21 @@ CLOCKS = {
 }
 
 
-def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool, allowed: Collection[str] = ()) -> Exit:
+_NOTHING_ELSE = Wanted()
+
+
+def run_scenario(
+    scenario: Scenario, *, out: Path | None, quiet: bool, allowed: Collection[str] = (), wanted: Wanted = _NOTHING_ELSE
+) -> Exit:
     """Runs a scenario and writes its folder; returns the process's exit code.
 
-    Raises UsageError for an output folder that cannot be used, ScenarioError for a scenario that needs what is not there,
-    BackendError if the platform cannot start. Then nothing is left behind.
+    Raises UsageError for an output folder or a baseline that cannot be used, ScenarioError for a scenario that needs what is
+    not there, BackendError if the platform cannot start, InvalidRunError for a baseline that proves nothing. Then nothing is
+    left behind.
     """
     began = time.monotonic()
+    wanted.check()
+    reference = reference_for(scenario, wanted)
     clock = CLOCKS[scenario.clock]
     clock.supported(scenario)
     console = Console(highlight=False)
@@ -78,9 +87,12 @@ def run_scenario(scenario: Scenario, *, out: Path | None, quiet: bool, allowed: 
     with Interrupts() as interrupts:
         opened = open_view(console, quiet)
         summary = carry_out(scenario, folder, opened, interrupts, started=started, began=began, allowed=allowed)
+    summary = held(summary, folder, reference)
     with whoever_listens():
         print_summary(console, summary, folder, quiet=quiet)
     write_report(folder)
+    tell(wanted, [(str(folder), summary)])
+    tell_growth(folder)
     return exit_code(summary)
 
 

@@ -18,32 +18,33 @@ import numpy as np
 from rich.console import Console
 
 from simulator import __version__, process
+from simulator.compare.sides import SEED
 from simulator.errors import Exit, SimError
 from simulator.report.export import write_json
 from simulator.report.summary import exit_code
 from simulator.report.sweep import render_sweep, row_of
 from simulator.report.sweep_terminal import Standing, SweepView, open_sweep_view, print_sweep
 from simulator.report.terminal import QuietView, Snapshot, open_view
+from simulator.report.wording import metric_name, observed
 from simulator.run.folder import new_folder, say, whoever_listens
 from simulator.run.interrupts import Interrupts
 from simulator.run.once import CLOCKS, carry_out, write_report
+from simulator.run.outcome import GRAVEST, Wanted, held_together, reference_for, slim, tell, tell_growth
 from simulator.shard.layout import shared_array
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from multiprocessing.context import ForkProcess
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from simulator.report.wording import Summary
     from simulator.scenario.vary import Axis, Variant
 
 _LOOK_S = 0.25
 _PARTS = 1_000_000  # a variant's progress is told in millionths
-# Of what went wrong in several variants the first of these decides, as for what goes wrong in one run.
-_GRAVEST = (
-    Exit.ANOMALIES, Exit.ERROR, Exit.INVALID_SCENARIO, Exit.INTERRUPTED, Exit.INVALID_RUN, Exit.THRESHOLDS, Exit.OK,
-)  # fmt: skip
+_NOTHING_ELSE = Wanted()
 
 
 @dataclass
@@ -57,10 +58,14 @@ class Sweep:
     began: float
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # by the variant's number, as in sweep.json
     running: dict[int, _Worker] = field(default_factory=dict)
+    summaries: dict[int, Summary] = field(default_factory=dict)  # of those that have one, without what is large
+    baseline: dict[str, Any] | None = None  # what they show together, as outcome.held_together has it
 
     def note(self, variant: Variant, summary: dict[str, Any] | None, code: Exit, failure: str | None = None) -> None:
         """Keeps what became of a variant; None: it has no summary."""
         row = row_of(summary)
+        if summary is not None:
+            self.summaries[variant.number] = slim(summary)
         self.rows[variant.number] = {**self._named(variant), "exit_code": int(code), **row}
         if failure is not None:
             self.rows[variant.number]["failure"] = failure
@@ -80,7 +85,10 @@ class Sweep:
         codes = {Exit(row["exit_code"]) for row in self.rows.values()}
         if len(self.rows) < len(self.variants):
             codes.add(Exit.INTERRUPTED)
-        return next((code for code in _GRAVEST if code in codes), Exit.ERROR)
+        if self.baseline is not None:
+            regressed = any(not item["passed"] for item in self.baseline["thresholds"])
+            codes.add(Exit.REGRESSION if regressed else Exit.ERROR if "failure" in self.baseline else Exit.OK)
+        return next((code for code in GRAVEST if code in codes), Exit.ERROR)
 
     def as_json(self) -> dict[str, Any]:
         """The contents of sweep.json; variants that were not run stand there without a verdict."""
@@ -97,6 +105,7 @@ class Sweep:
             "variants": [
                 self.rows.get(v.number, {**self._named(v), "exit_code": None, **row_of(None)}) for v in self.variants
             ],
+            **({"baseline": self.baseline} if self.baseline is not None else {}),
         }
 
 
@@ -137,22 +146,36 @@ class _Meter(QuietView):
 
 
 def run_sweep(
-    axes: Sequence[Axis], variants: Sequence[Variant], *, out: Path | None, quiet: bool, allowed: Collection[str] = ()
-) -> Exit:
+    axes: Sequence[Axis], variants: Sequence[Variant], *, out: Path | None, quiet: bool, allowed: Collection[str] = (),
+    wanted: Wanted = _NOTHING_ELSE, noun: str = "sweep",
+) -> Exit:  # fmt: skip
     """Runs every variant (at least one), and writes sweep.json and the page; returns the gravest exit code.
 
+    Args:
+        axes: what is varied; of runs that are repeated the seed alone.
+        variants: what to run.
+        out: the folder; None: one below results/.
+        quiet: print the verdict only.
+        allowed: targets beyond this machine that may be loaded.
+        wanted: what else is made of the runs. Thresholds on a baseline are judged only of repeated runs, all together.
+        noun: what it is called in the folder's name.
+
     Raises:
-        UsageError: the sweep's folder exists or cannot be made.
+        UsageError: the sweep's folder exists or cannot be made, or the baseline is not there.
         ScenarioError: a variant needs what is not there; nothing was run.
+        InvalidRunError: the baseline's figures are not to be believed.
     """
     began = time.monotonic()
+    wanted.check()
+    repeated = [axis.path for axis in axes] == [SEED]
+    reference = reference_for(variants[0].scenario, wanted) if repeated else None
     for variant in variants:
         CLOCKS[variant.scenario.clock].supported(variant.scenario)
     console = Console(highlight=False)
     for clock in dict.fromkeys(variant.scenario.clock for variant in variants):
         CLOCKS[clock].warm(None if quiet else lambda text: console.print(text, markup=False))
     started = datetime.now(UTC)
-    folder = new_folder(f"{variants[0].scenario.name}-sweep", out, started)
+    folder = new_folder(f"{variants[0].scenario.name}-{noun}", out, started)
     sweep = Sweep(folder, axes, variants, started, began)
     with Interrupts() as interrupts:
         interrupts.at_once = sweep.kill
@@ -162,12 +185,43 @@ def run_sweep(
         except BaseException:
             sweep.kill()
             raise
+        ended = [(folder / v.folder, sweep.summaries[v.number]) for v in variants if v.number in sweep.summaries]
+        sweep.baseline = held_together(folder, ended, reference)
         told = sweep.as_json()
         write_json(folder / "sweep.json", told)
         render_sweep(folder)
     with whoever_listens():
         print_sweep(console, told, folder, quiet=quiet)
+        _print_baseline(console, sweep.baseline)
+    tell(wanted, [*((str(path), summary) for path, summary in ended), *_all_together(sweep)])
+    tell_growth(folder)
     return sweep.code
+
+
+def _print_baseline(console: Console, found: Mapping[str, Any] | None) -> None:
+    """What all runs together show against the baseline, a line for each threshold."""
+    if found is None:
+        return
+    for item in found["thresholds"]:
+        mark = "met" if item["passed"] else "NOT MET"
+        told = f"{mark}: {metric_name(item['metric'])} {item['expression']}: {observed(item)} (all runs together)"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
+    if "failure" in found:
+        console.print(
+            f"not compared with the baseline: {found['failure']}", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+def _all_together(sweep: Sweep) -> list[tuple[str, Summary]]:
+    """What fails only of all runs together, as one more run for the job's files."""
+    crossed = [item for item in (sweep.baseline or {"thresholds": []})["thresholds"] if not item["passed"]]
+    if not crossed:
+        return []
+    first = sweep.variants[0].scenario.name
+    sound = {"validity": {"verdict": "valid", "reasons": []}, "audit": {"verdict": "clean", "anomalies": {}}}
+    return [
+        (f"{sweep.folder} (all runs together)", {"scenario": first, "verdict": "fail", "thresholds": crossed, **sound})
+    ]
 
 
 def _in_parallel(sweep: Sweep, interrupts: Interrupts, opened: SweepView) -> None:

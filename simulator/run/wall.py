@@ -41,10 +41,12 @@ from simulator.report import attempts, durability
 from simulator.report.events import health_events
 from simulator.report.export import write_events, write_hlog, write_json, write_series
 from simulator.report.first_limit import with_first_limit
-from simulator.report.summary import Observations, Results, rows_of, series_columns, summarise
+from simulator.report.observe import Observations
+from simulator.report.summary import Results, rows_of, series_columns, summarise
 from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
 from simulator.retries import retry_policy
+from simulator.run.abort import EarlyJudge
 from simulator.run.balance import recorded_of
 from simulator.run.folder import whoever_listens
 from simulator.run.gateways import LocalFleet, answered_by, of_targets
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from simulator.arrivals.rate import Rate
     from simulator.balancer.behaviour import Recorded
     from simulator.retries import RetryPolicy
+    from simulator.report.thresholds import Judgement
     from simulator.run.interrupts import Asked
     from simulator.scenario.model import Scenario
     from simulator.scenario.platform import Embedded
@@ -118,6 +121,8 @@ class Run:
     answerers: tuple[Answerers, ...] = ()  # of each generator, where anybody asks
     told_dead: dict[int, tuple[int, int]] = field(default_factory=dict)  # by node: dead letters told of, and when
     samples: PlatformSamples | None = None  # None: there is no platform of our own to look at
+    early: EarlyJudge | None = None  # of thresholds that may stop the run
+    aborted: tuple[int, Judgement] | None = None  # the one that did, with its number
 
     @property
     def tallies(self) -> Tallies:
@@ -280,6 +285,7 @@ def assemble(scenario: Scenario, folder: Path, allowed: Collection[str]) -> Run:
         fleet=fleet, answerers=answerers, trip=_trip(scenario),
         samples=PlatformSamples(rate.duration_s, pool.shape.nodes, shards) if pool else None,
     )  # fmt: skip
+    run.early = EarlyJudge(scenario.threshold_list, run.tallies)
     struck = [fault for fault in scenario.faults if not fault.strikes_gateway]
     if pool is not None and struck:
         schedule = Schedule(struck, pool.shape.nodes, int(rate.duration_s * 1e9), scenario.seed)
@@ -366,7 +372,7 @@ def _execute(run: Run, interrupts: Asked, view: View) -> Ended:
     several = {"generator_pids": generators.pids} if generators.count > 1 else {}
     node_pids = run.pool.pids if run.pool else []
     run.event("started", engine_pid=generators.pids[0], node_pids=node_pids, **several)
-    while not (_all_over(run) or _interrupts_seen(run, interrupts)):
+    while not (_all_over(run) or _interrupts_seen(run, interrupts) or _crossed(run)):
         _watch(run, view, "running")
         wait([*generators.awaited, *(run.pool.sentinels if run.pool else [])], run.look_s())
     run.released_s = min(run.duration_s, run.clock.now_ns() / 1e9)
@@ -407,6 +413,17 @@ def _all_over(run: Run) -> bool:
     for event in run.generators.look():
         run.event(event.pop("event"), **event)
     return run.generators.over
+
+
+def _crossed(run: Run) -> bool:
+    """Lets the engine drain once a threshold that may stop the run is crossed; True from then on."""
+    if run.early is not None and run.aborted is None and run.stop[0] == Stop.RUN:
+        run.aborted = run.early.crossed(run.clock.now_ns())
+        if run.aborted is not None:
+            found = run.aborted[1]
+            run.stop[0] = Stop.DRAIN
+            run.event("aborted", threshold=f"{found.metric} {found.expression}", observed=found.observed)
+    return run.aborted is not None
 
 
 def _watch(run: Run, view: View, phase: Phase) -> None:
@@ -461,7 +478,8 @@ def _snapshot(run: Run, phase: Phase) -> Snapshot:
     by_status = tallies.by_kind.sum(axis=0)
     counts = {status.name.lower(): int(by_status[status]) for status in Status if status is not Status.PENDING}
     observe = Observations(tallies, min(elapsed, run.duration_s), None)
-    judged = [j for j in judge(run.scenario.threshold_list, observe) if j.value is not None]
+    live = [t for t in run.scenario.threshold_list if t.window_ns is None]  # of a stretch, times are known at the end
+    judged = [j for j in judge(live, observe) if j.value is not None]
     p50, p99, p999, known = (int(x) for x in tallies.last_second_ns)
     return Snapshot(
         phase=phase,
@@ -529,7 +547,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
             "engine_cpu_s": round(ended.cpu_s, 3),
             "audit_s": round(audited_s, 3),
         },
-        interrupted=run.interrupted, stop_reason=_stop_reason(run), failure=run.failure,
+        interrupted=run.interrupted, stop_reason=_stop_reason(run), failure=run.failure, aborted=run.aborted,
         protocol=scenario.backend.embedded.protocol if scenario.backend.embedded is not None else None,
         behaviour=describe(_recorded(run, ended)), tripped=run.tripped.to_dict() if run.tripped is not None else None,
         extra=_extra(run), extra_series=_attempts_by_second(run),
@@ -617,6 +635,8 @@ def _stop_reason(run: Run) -> str:
         return run.tripped.sentence
     if run.interrupted:
         return "interrupted"
+    if run.aborted is not None:
+        return f"threshold: {run.aborted[1].metric} {run.aborted[1].expression}"
     return run.generators.lost[0].partition(":")[0] if run.generators.lost else "duration"
 
 

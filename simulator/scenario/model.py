@@ -6,12 +6,11 @@ rates per second; each is written with its unit (`simulator.scenario.units`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     Field,
     ValidationInfo,
     field_validator,
@@ -25,11 +24,11 @@ from simulator.scenario.base import LONGEST_NS, Model, PositiveNs, Problem, refu
 from simulator.scenario.client import Client
 from simulator.scenario.faults import PlannedFault  # noqa: TC001  pydantic reads the annotation
 from simulator.scenario.fleet import Platform, embedded_model
+from simulator.scenario.gate import METRIC_PATTERN, Gate, Gates
 from simulator.scenario.load import CurveRate, Load, StagedRate
 from simulator.scenario.platform import Backend, Dispatcher, Embedded
 from simulator.scenario.rebalance import problems_in
-from simulator.scenario.spelling import known_words
-from simulator.scenario.threshold import METRICS, Threshold, parse_threshold
+from simulator.scenario.threshold import Threshold, parse_metric, parse_threshold
 from simulator.scenario.units import (
     DEFAULT_CURRENCY,
     INT64_MAX,
@@ -37,7 +36,6 @@ from simulator.scenario.units import (
     check_currency,
     format_duration,
     format_money,
-    quoted,
 )
 
 if TYPE_CHECKING:
@@ -49,18 +47,6 @@ if TYPE_CHECKING:
     from simulator.scenario.gateway_fleet import GatewayFleet
 
 ACCOUNT_NUMBERS = 2**32  # payer and payee are 32 bits wide in TRANSACTION
-
-
-def _listed(value: object) -> object:
-    """A single expression may stand without its list."""
-    return [value] if isinstance(value, str) else value
-
-
-Expressions = Annotated[
-    tuple[Annotated[str, Field(max_length=200)], ...],
-    Field(strict=False, max_length=100),
-    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
-]
 
 
 class _WrittenDefaults(GenerateJsonSchema):
@@ -121,10 +107,10 @@ class Scenario(Model):
         default=(),
         description="What breaks during the run, for example [{at: 30s, fault: kill, target: 'node[1]'}].",
     )
-    thresholds: dict[str, Expressions] = Field(
+    thresholds: dict[str, Gates] = Field(
         default={},
         description="Metric → what the run must meet, for example response_time: ['p(99) < 50ms'].",
-        json_schema_extra={"propertyNames": {"enum": [*sorted(METRICS)]}},
+        json_schema_extra={"propertyNames": {"pattern": METRIC_PATTERN}},
     )
 
     @classmethod
@@ -157,14 +143,15 @@ class Scenario(Model):
 
     @field_validator("thresholds")
     @classmethod
-    def _thresholds_parse(cls, thresholds: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    def _thresholds_parse(cls, thresholds: dict[str, tuple[Gate, ...]]) -> dict[str, tuple[Gate, ...]]:
         problems: list[Problem] = []
-        for metric, expressions in thresholds.items():
-            if metric not in METRICS:
-                problems.append(((metric,), f"{quoted(metric)} is not a metric; {known_words(metric, METRICS)}"))
+        for metric, gates in thresholds.items():
+            message = _complaint(parse_metric, metric)
+            if message is not None:
+                problems.append(((metric,), message))
                 continue
-            for index, expression in enumerate(expressions):
-                message = _complaint(parse_threshold, metric, expression)
+            for index, gate in enumerate(gates):
+                message = _complaint(_parsed, metric, gate)
                 if message is not None:
                     problems.append(((metric, index), message))
         refuse(problems)
@@ -181,6 +168,7 @@ class Scenario(Model):
                 *self._generator_problems(),
                 *self._balancer_problems(),
                 *self._client_problems(),
+                *self._threshold_problems(),
                 *(self._fault_problems() if self._gateways is None else self._fleet_fault_problems(self._gateways)),
                 *(self.problems_in_time(duration_ns) if duration_ns is not None else ()),
             ]
@@ -278,6 +266,22 @@ class Scenario(Model):
                 "hedges are sent on the virtual clock only; leave it out, or write clock: virtual",
             )
 
+    def _threshold_problems(self) -> Iterable[Problem]:
+        """What is wrong with the nodes and shards that thresholds name, as far as the scenario tells how many there are."""
+        embedded = self.backend.embedded
+        most: dict[str, int] = {}
+        if self.clock == "virtual":
+            most = {"node": self.fleet.nodes, "shard": self.fleet.shards.count}
+        elif embedded is not None:
+            most = {"node": embedded.nodes, "shard": embedded.shards}
+        for metric, gates in self.thresholds.items():
+            for tag, value in _parsed(metric, gates[0]).tags if gates else ():
+                if tag in most and int(value) >= most[tag]:
+                    yield (
+                        ("thresholds", metric),
+                        f"there is no {tag} {value}; the last of {most[tag]} is {most[tag] - 1}",
+                    )
+
     @property
     def _gateways(self) -> GatewayFleet | None:
         """The fleet that the wall clock's run has of its own."""
@@ -339,6 +343,10 @@ class Scenario(Model):
         for index, fault in enumerate(self.faults):
             for place, message in fault.problems_in(duration_ns):
                 yield ("faults", index, *place), message
+        for threshold in self.threshold_list:
+            if threshold.window_ns is not None and threshold.window_ns > duration_ns:
+                message = f"{threshold.expression!r}: the run lasts only {format_duration(duration_ns)}"
+                yield ("thresholds", threshold.name), f"{message}; write a shorter stretch"
         rebalance = self.backend.embedded.rebalance if self.backend.embedded is not None else None
         if rebalance is not None:
             for place, message in problems_in(rebalance, duration_ns):
@@ -363,16 +371,19 @@ class Scenario(Model):
     @property
     def threshold_list(self) -> tuple[Threshold, ...]:
         """Every threshold, parsed, in the order of the file."""
-        return tuple(
-            parse_threshold(metric, expression)
-            for metric, expressions in self.thresholds.items()
-            for expression in expressions
-        )
+        return tuple(_parsed(metric, gate) for metric, gates in self.thresholds.items() for gate in gates)
 
 
-def _complaint(parse: Callable[[str, str], object], metric: str, expression: str) -> str | None:
+def _parsed(metric: str, gate: Gate) -> Threshold:
+    return parse_threshold(metric, gate.threshold, abort=gate.abort, after_ns=gate.after or 0)
+
+
+P = ParamSpec("P")
+
+
+def _complaint(parse: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> str | None:
     try:
-        parse(metric, expression)
+        parse(*args, **kwargs)
     except ValueError as error:
         return str(error)
     return None

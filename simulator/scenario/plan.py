@@ -183,13 +183,21 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
     rows += [("" if index else "rebalance", text) for index, text in enumerate(moves)]
     lines = [f"{label:<14}{text}" for label, text in rows]
     lines += ["", "thresholds"]
-    lines += [f"  {threshold.metric:<16}{threshold.expression}" for threshold in planned.thresholds] or ["  none"]
+    lines += [
+        f"  {threshold.name:<15} {threshold.expression}{_early(threshold)}" for threshold in planned.thresholds
+    ] or ["  none"]
     lines += ["", "not the default"]
     lines += [
         f"  {path} = {value}  (default {default}; {_origin(path, origins)})"
         for path, value, default in overridden_defaults(scenario)
     ] or ["  nothing"]
     return "\n".join(lines)
+
+
+def _early(threshold: Threshold) -> str:
+    if not threshold.abort:
+        return ""
+    return "  (stops the run" + (f" from {format_duration(threshold.after_ns)} on)" if threshold.after_ns else ")")
 
 
 def _platform_rows(scenario: Scenario, planned: Plan) -> list[tuple[str, str]]:

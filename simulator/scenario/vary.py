@@ -77,6 +77,19 @@ def parse_axes(written: Sequence[str]) -> tuple[Axis, ...]:
     return tuple(axes)
 
 
+def repetitions(seed: int, count: int) -> tuple[Axis, ...]:
+    """The axis of a scenario that is run so many times, each with a seed of its own, from the scenario's on.
+
+    With one seed the runs would share what chance did to the load, and a comparison would take that for the platform's.
+
+    Raises:
+        UsageError: fewer than 2 or more than MOST_VARIANTS.
+    """
+    if not 2 <= count <= MOST_VARIANTS:  # noqa: PLR2004  one run is no repetition
+        raise UsageError(f"--repeat {count}: write a number from 2 to {MOST_VARIANTS}")
+    return (Axis("seed", tuple(str((seed + number) % 2**63) for number in range(count))),)
+
+
 def _split(values: str) -> list[str]:
     """At the commas that stand within no bracket and no quotes."""
     parts, depth, quote = [""], 0, ""
