@@ -104,7 +104,7 @@ def test_an_interrupted_sweep_keeps_what_it_has_and_says_what_was_not_run(tmp_pa
 
 
 def test_every_exit_code_of_a_run_has_its_place_among_the_gravest() -> None:
-    assert set(GRAVEST) == set(Exit) - {Exit.USAGE, Exit.REGRESSION}
+    assert set(GRAVEST) == set(Exit) - {Exit.USAGE}
 
 
 def fake_sweep(folder: Path, names: list[str]) -> Path:
