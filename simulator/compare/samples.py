@@ -170,7 +170,7 @@ def _read_times(
 ) -> dict[str, Times]:
     """The times of each measure, from the log's interval histograms."""
     try:
-        log = read_hlog(path)
+        log = read_hlog(path, measures).intervals
     except FileNotFoundError:
         raise SimError(f"{path}: is missing, and a comparison is made of it") from None
     except HlogError as error:

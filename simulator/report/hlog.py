@@ -14,6 +14,7 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Hlog:
-    """What a log holds: the quantile function of each measure by its tag, and those of BY_WINDOW window by window."""
+    """What a log holds: the quantile function of each measure by its tag, and those asked for window by window."""
 
     curves: dict[str, Curve]
     intervals: dict[str, Intervals]
@@ -73,8 +74,12 @@ def curve_of(values_ns: NDArray[np.int64], counts: NDArray[np.int64]) -> Curve:
     return [*zip(inverses.tolist(), found.tolist(), strict=True), (float(total), float(last) / _NS_PER_MS)]
 
 
-def read_hlog(path: Path) -> Hlog:
+def read_hlog(path: Path, by_window: Collection[str] = BY_WINDOW) -> Hlog:
     """A whole log; measures that counted nothing are left out.
+
+    Args:
+        path: the file.
+        by_window: the measures that are kept window by window as well.
 
     Raises:
         HlogError: it is no histogram log, or damaged.
@@ -91,7 +96,7 @@ def read_hlog(path: Path) -> Hlog:
                 if tag not in sums:
                     sums[tag], values[tag] = np.zeros_like(counts), _values_of(interval)
                 sums[tag] += counts  # a ValueError, if the layout is another one
-                if tag in BY_WINDOW and len(index := np.flatnonzero(counts)):
+                if tag in by_window and len(index := np.flatnonzero(counts)):
                     start_s = interval.get_start_time_stamp() / 1_000 - log.get_start_time_sec()
                     length_s = (interval.get_end_time_stamp() - interval.get_start_time_stamp()) / 1_000
                     part = (round(start_s, 3), round(length_s, 3), values[tag][index], counts[index])
