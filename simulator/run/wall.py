@@ -76,8 +76,8 @@ if TYPE_CHECKING:
 
     from simulator.arrivals.rate import Rate
     from simulator.balancer.behaviour import Recorded
-    from simulator.retries import RetryPolicy
     from simulator.report.thresholds import Judgement
+    from simulator.retries import RetryPolicy
     from simulator.run.interrupts import Asked
     from simulator.scenario.model import Scenario
     from simulator.scenario.platform import Embedded
