@@ -33,8 +33,9 @@ RESOLUTION = 2 / 1_024  # of a ratio of two times: either is known within a buck
 _PERCENT = 100.0
 
 # How much two runs of one build differ beyond what their own seconds show: where memory lies, what else the machine does,
-# how warm the disk is. Standard deviation of the logarithm (of a share: of itself), by what is compared. Only repeated runs
-# can measure it; this is what single ones are taken to have. Measured: `benchmarks/bench_compare_aa.py`, see docs/compare.md.
+# how warm the disk is. Standard deviation of the logarithm (of a share: of itself), by what is compared. Only repeated runs can
+# measure it; for single ones this is assumed, on the cautious side, and the output says so. What a machine really shows is
+# printed by `benchmarks/bench_compare_aa.py`.
 SPREAD_RATE = 0.01
 SPREAD_SHARE = 0.25
 SPREAD_TIMES = ((50.0, 0.05), (90.0, 0.08), (95.0, 0.12), (99.0, 0.20), (100.0, 0.35))
