@@ -375,3 +375,38 @@ def test_a_trip_that_is_off_lets_the_run_go_to_its_end(tmp_path: Path) -> None:
         ended = run(tmp_path / "run", "duration=2s", http(server.port, connections="16", trip="off"))
     assert ended.summary["tripped"] is None
     assert ended.summary["duration_s"] == pytest.approx(2.0, abs=0.01)
+
+
+# ---- several generators ----
+
+
+def test_several_generators_try_again_and_their_counts_are_one_record(tmp_path: Path) -> None:
+    keys = Keys()
+
+    def answer(peer: socket.socket, request: bytes) -> None:
+        peer.sendall(BUSY if keys.note(request) == 1 else OK)
+
+    with Server(answer) as server:
+        ended = run(tmp_path / "run", RETRIES, http(server.port, connections="16", generators="2"))
+    counts, client = ended.summary["counts"], ended.summary["client"]
+    assert counts["ok"] == counts["sent"] > 100
+    assert set(keys.seen.values()) == {2}
+    assert (client["attempts"], client["retries"], client["amplification"]) == (
+        2 * counts["sent"], counts["sent"], 2.0,
+    )  # fmt: skip
+    assert ended.summary["nodes"][0]["retries"] == counts["sent"]
+
+
+def test_the_trip_stops_all_generators_at_one_transaction(tmp_path: Path) -> None:
+    keys = "{errors: 50%, over: 1s, least: 20}"
+    with Server(broken) as server:
+        ended = run(
+            tmp_path / "run", "duration=60s", "client.retries={max: 3, backoff: 10s, longest: 10s}",
+            http(server.port, connections="16", generators="2", trip=keys),
+        )  # fmt: skip
+    assert ended.code == 99
+    assert ended.summary["verdict"] == "fail"
+    counts = ended.summary["counts"]
+    assert counts["sent"] == counts["unknown"] > 0
+    rows = np.concatenate([np.fromfile(path, HISTORY) for path in sorted(ended.folder.glob("history*.bin"))])
+    assert sorted(rows["id"].tolist()) == list(range(1, counts["offered"] + 1))
