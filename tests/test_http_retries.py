@@ -44,7 +44,8 @@ KEY = re.compile(rb"Idempotency-Key: (\S+)")
 def http(*ports: int, **more: str) -> str:
     targets = ", ".join(f'"http://127.0.0.1:{port}"' for port in ports)
     keys = "".join(f", {name}: {value}" for name, value in more.items())
-    return f"backend={{http: {{targets: [{targets}]{keys}}}}}"
+    # The machine may stand still for longer than the usual time-out, which is not what these tests are about.
+    return f"backend={{http: {{targets: [{targets}], timeout: 60s{keys}}}}}"
 
 
 def run(folder: Path, *settings: str) -> Ended:
