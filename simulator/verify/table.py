@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from simulator.verify.judge import Verdict
 
 
+_WIDTH = 120  # of the table where there is no terminal to fit
+
+
 def show(verdicts: Sequence[Verdict], *, replications: int, confidence: float, seconds: float) -> None:
     """Prints the table and the verdict."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH)  # a log has no width, and no figure may be cut off there
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("case", no_wrap=True)
     table.add_column("quantity", no_wrap=True)
@@ -37,10 +42,9 @@ def show(verdicts: Sequence[Verdict], *, replications: int, confidence: float, s
                 _word(verdict),
             )
         if kept:
-            stations = ", ".join(verdict.quantity.removeprefix("L = λT, ") for verdict in kept[1:])
-            what = f"in = out, L = λT ({stations})"
+            what = f"in = out, L = λT: {len(kept)} balances"
             table.add_row("" if shown else case, Text(what, "dim"), "", "", Text("exact", "dim"), Text("ok", "green"))
-    console.print(table, width=max(console.width, 120))
+    console.print(table, width=max(console.width, _WIDTH))
     failed = [verdict for verdict in verdicts if not verdict.passed]
     console.print(Text(closing(verdicts), "bold red" if failed else "bold green"))
     console.print(
