@@ -42,6 +42,16 @@ class ClockName(StrEnum):
     VIRTUAL = "virtual"
 
 
+class FormName(StrEnum):
+    """How `sim report` says a run."""
+
+    HTML = "html"
+    JSON = "json"
+    MD = "md"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
 class DurabilityName(StrEnum):
     """What `sim serve` promises, as a flag takes it."""
 
@@ -202,11 +212,27 @@ def report(
     baseline: Annotated[
         Path | None, typer.Option(metavar="OTHER", help="Lay another run's response times over the percentile plot.")
     ] = None,
+    form: Annotated[
+        FormName,
+        typer.Option("--format", help="html: render the page again; parquet: a file in RUN; others are printed."),
+    ] = FormName.HTML,
+    otlp: Annotated[
+        str | None, typer.Option("--otlp", metavar="URL", help="Also send its metrics to an OpenTelemetry collector.")
+    ] = None,
 ) -> int:
-    """Render the report of a run, or of a sweep, again."""
-    from simulator.report import render  # noqa: PLC0415  heavy
+    """Render the report of a run, or of a sweep, again; or say the run in another form."""
+    if form is FormName.HTML:
+        from simulator.report import render  # noqa: PLC0415  heavy
 
-    typer.echo(str(render(run, baseline)))
+        typer.echo(str(render(run, baseline)))
+    else:
+        from simulator.exports.command import export  # noqa: PLC0415  heavy
+
+        export(run, form, typer.echo)
+    if otlp is not None:
+        from simulator.exports.command import send_by_otlp  # noqa: PLC0415  heavy
+
+        send_by_otlp(run, otlp, lambda text: typer.echo(text, err=True))
     return Exit.OK
 
 
