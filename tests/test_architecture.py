@@ -43,6 +43,7 @@ ORDER = [
     "simulator.report",
     "simulator.compare",
     "simulator.archive",
+    "simulator.exports",
     "simulator.warm",
     "simulator.bench",
     "simulator.verify",
