@@ -165,8 +165,18 @@ def run(
         list[str] | None,
         typer.Option(metavar="HOST:PORT", help="A target beyond this machine that you may load. May be repeated."),
     ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Show the run while it goes on: a page on this machine, with charts and a stop button."
+        ),
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(metavar="N", min=0, max=65_535, help="The page's; without it any that is free.")
+    ] = None,
 ) -> int:
     """Run a scenario; its results go to a folder below results/."""
+    _check_live(live=live, port=port, several=bool(vary) or repeat is not None)
     overrides, allowed = _overrides(settings, clock, seed), frozenset(allow_target or ())
     if vary and (repeat is not None or baseline):
         raise UsageError(
@@ -192,7 +202,21 @@ def run(
     loaded = load(scenario, overrides, os.environ)
     from simulator.run import Wanted, run_scenario  # noqa: PLC0415  heavier: a mistake in the scenario is told without it
 
-    return run_scenario(loaded, out=out, quiet=quiet, allowed=allowed, wanted=Wanted(junit, summary_md, baseline))
+    return run_scenario(
+        loaded,
+        out=out,
+        quiet=quiet,
+        allowed=allowed,
+        wanted=Wanted(junit, summary_md, baseline),
+        live_port=(port or 0) if live else None,
+    )
+
+
+def _check_live(*, live: bool, port: int | None, several: bool) -> None:
+    if port is not None and not live:
+        raise UsageError("--port is the live page's; add --live")
+    if live and several:
+        raise UsageError("--live shows one run, and --vary and --repeat make several; leave one of them out")
 
 
 @_verb

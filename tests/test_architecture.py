@@ -44,6 +44,7 @@ ORDER = [
     "simulator.compare",
     "simulator.archive",
     "simulator.exports",
+    "simulator.live",
     "simulator.warm",
     "simulator.bench",
     "simulator.verify",
@@ -168,8 +169,8 @@ def test_only_the_ends_import_what_assembles_a_run() -> None:
 def test_a_run_is_put_together_from_parts_that_point_one_way() -> None:
     # What a clock makes of a scenario knows neither the other clock nor who asked.
     below = [
-        "folder", "interrupts", "audit", "memory", "abort", "theory", "balance", "virtual_balance", "gateways", "generators",
-        "trip", "wall", "virtual", "outcome", "once",
+        "folder", "interrupts", "live", "audit", "memory", "abort", "theory", "balance", "virtual_balance", "gateways",
+        "generators", "trip", "wall", "virtual", "outcome", "once",
         "sweep", "serve",
     ]  # fmt: skip
     named = [f"simulator.run.{name}" for name in below]

@@ -63,7 +63,13 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 def _raises(runner: types.ModuleType, error: BaseException) -> None:
     def run_scenario(
-        scenario: Scenario, *, out: Path | None, quiet: bool, allowed: frozenset[str], wanted: object
+        scenario: Scenario,
+        *,
+        out: Path | None,
+        quiet: bool,
+        allowed: frozenset[str],
+        wanted: object,
+        live_port: int | None,
     ) -> Exit:
         raise error
 
@@ -145,6 +151,7 @@ def test_schema_is_json_schema_of_the_scenario(sim: Callable[..., Run]) -> None:
         ("check", SMOKE, "--seed", "-1"),
         ("check", SMOKE, "--clock", "sundial"),
         ("check", SMOKE, "--set"),
+        ("run", SMOKE, "--live", "--port", "65536"),
     ],
 )
 def test_wrong_use_ends_with_2_and_says_so(sim: Callable[..., Run], arguments: tuple[str, ...]) -> None:
@@ -156,12 +163,18 @@ def test_wrong_use_ends_with_2_and_says_so(sim: Callable[..., Run], arguments: t
 def test_flags_and_variables_override_the_file(
     sim: Callable[..., Run], runner: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Scenario, Path | None, bool, frozenset[str], object]] = []
+    asked: list[tuple[Scenario, Path | None, bool, frozenset[str], object, int | None]] = []
 
     def run_scenario(
-        scenario: Scenario, *, out: Path | None, quiet: bool, allowed: frozenset[str], wanted: object
+        scenario: Scenario,
+        *,
+        out: Path | None,
+        quiet: bool,
+        allowed: frozenset[str],
+        wanted: object,
+        live_port: int | None,
     ) -> Exit:
-        asked.append((scenario, out, quiet, allowed, wanted))
+        asked.append((scenario, out, quiet, allowed, wanted, live_port))
         return Exit.THRESHOLDS
 
     runner.run_scenario = run_scenario  # type: ignore[attr-defined]
@@ -187,12 +200,15 @@ def test_flags_and_variables_override_the_file(
         "s.md",
         "--baseline",
         "main",
+        "--live",
+        "--port",
+        "4711",
     )
     assert sim("run", SMOKE, *flags) == (99, "", "")
-    ((scenario, out, quiet, allowed, wanted),) = asked
+    ((scenario, out, quiet, allowed, wanted, live_port),) = asked
     assert wanted == (Path("j.xml"), Path("s.md"), "main")
     assert (scenario.load.accounts, scenario.seed, scenario.clock, scenario.duration) == (500, 5, "virtual", 2 * 10**9)
-    assert (out, quiet, allowed) == (Path("there"), True, frozenset({"a:80"}))
+    assert (out, quiet, allowed, live_port) == (Path("there"), True, frozenset({"a:80"}), 4711)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_every_scenario_shown_is_valid_with_the_overrides_shown(
         varied = [word for flag, word in pairwise(rest) if flag == "--vary"]
         for variant in expand(Path(rest[0]), parse_axes(varied), [], {}) if varied else []:
             assert len(variant.settings) == len(varied)
-        plain = [word for word in rest if word != "--vary" and word not in varied]
+        plain = [word for word in rest if word not in {"--vary", "--live", *varied}]
         code = main(["check", *plain])
         assert (code, capsys.readouterr().err) == (Exit.OK, "")
 

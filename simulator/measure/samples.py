@@ -35,6 +35,11 @@ class PlatformSamples:
         self._busy_ns = np.zeros(nodes, np.int64)
         self._columns: dict[str, list[Any]] = {name: [] for name in self._names(nodes, shards)}
 
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """The columns of platform.csv so far: the rows that are whole."""
+        return self._columns
+
     @staticmethod
     def _names(nodes: int, shards: int) -> list[str]:
         return [

@@ -105,7 +105,8 @@ class Observations:
 
     def _times(self, threshold: Threshold) -> Histogram | None:
         if not threshold.tags:
-            return Histogram(self._tallies.totals[_MEASURES.index(threshold.metric)])
+            # A copy: NumPy will not look for the non-zero in what others still count into.
+            return Histogram(self._tallies.totals[_MEASURES.index(threshold.metric)].copy())
         chosen = self._chosen(threshold)
         return None if chosen is None else histogram_of(*chosen)
 

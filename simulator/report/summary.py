@@ -284,22 +284,8 @@ def series_columns(results: Results, target: Any) -> dict[str, list[Any]]:  # no
     """
     tallies = results.tallies
     last = rows_of(results)
-    answered = tallies.answered[:last]
-    uniform = grid.is_seconds(tallies.grid_ns)
-    columns: dict[str, list[Any]] = {
-        "second": list(range(last)) if uniform else grid.starts_s(tallies.grid_ns)[:last].tolist(),
-        **({} if uniform else {"window_s": grid.lengths_s(tallies.grid_ns)[:last].tolist()}),
-        "target": [round(float(target[i]), 3) if i < len(target) else 0.0 for i in range(last)],
-        "offered": tallies.offered[:last].tolist(),
-        "sent": tallies.sent[:last].tolist(),
-        "completed": answered[:, [Status.OK, Status.REJECTED, Status.FAILED]].sum(axis=1).tolist(),
-    }
-    for status in _COUNTED:
-        columns[status.name.lower()] = answered[:, status].tolist()
-    columns |= {name: values[:last].tolist() for name, values in results.extra_series.items()}
-    columns["in_flight"] = tallies.in_flight_top[:last].tolist()
-    columns["offered_minor"] = tallies.offered_minor[:last].tolist()
-    columns["settled_minor"] = tallies.settled_minor[:last].tolist()
+    seen = {name: values[:last].tolist() for name, values in results.extra_series.items()}
+    columns = load_columns(tallies, target, last, seen)
     wanted: tuple[tuple[str, Any, tuple[tuple[str, float], ...]], ...] = (
         (
             "response",
@@ -314,10 +300,40 @@ def series_columns(results: Results, target: Any) -> dict[str, list[Any]]:  # no
         for column, (label, _) in enumerate(percents):
             values = found[:last, column].tolist()
             columns[f"{name}_{label}_ms"] = ["" if v < 0 else round(v / 1e6, 6) for v in values]
-    columns |= _each("node", "sent", tallies.node_sent[:last], NODE_COLUMNS)
-    columns |= _each("shard", "ok", tallies.shard_ok[:last], SHARD_COLUMNS)
-    columns |= _groups("shard", "ok", tallies.shard_ok[:last], SHARD_COLUMNS)
-    return columns
+    return columns | spread_columns(tallies, last)
+
+
+def load_columns(
+    tallies: Tallies,
+    target: Any,  # noqa: ANN401  as above
+    last: int,
+    seen: dict[str, list[Any]] | None = None,
+) -> dict[str, list[Any]]:
+    """The columns of the first `last` windows that count what was asked and answered; `seen` are more of them, given a place."""
+    answered = tallies.answered[:last]
+    uniform = grid.is_seconds(tallies.grid_ns)
+    return {
+        "second": list(range(last)) if uniform else grid.starts_s(tallies.grid_ns)[:last].tolist(),
+        **({} if uniform else {"window_s": grid.lengths_s(tallies.grid_ns)[:last].tolist()}),
+        "target": [round(float(target[i]), 3) if i < len(target) else 0.0 for i in range(last)],
+        "offered": tallies.offered[:last].tolist(),
+        "sent": tallies.sent[:last].tolist(),
+        "completed": answered[:, [Status.OK, Status.REJECTED, Status.FAILED]].sum(axis=1).tolist(),
+        **{status.name.lower(): answered[:, status].tolist() for status in _COUNTED},
+        **(seen or {}),
+        "in_flight": tallies.in_flight_top[:last].tolist(),
+        "offered_minor": tallies.offered_minor[:last].tolist(),
+        "settled_minor": tallies.settled_minor[:last].tolist(),
+    }
+
+
+def spread_columns(tallies: Tallies, last: int) -> dict[str, list[Any]]:
+    """The columns of the first `last` windows that count by node and by shard."""
+    return {
+        **_each("node", "sent", tallies.node_sent[:last], NODE_COLUMNS),
+        **_each("shard", "ok", tallies.shard_ok[:last], SHARD_COLUMNS),
+        **_groups("shard", "ok", tallies.shard_ok[:last], SHARD_COLUMNS),
+    }
 
 
 def _each(noun: str, what: str, counts: Any, most: int) -> dict[str, list[Any]]:  # noqa: ANN401  (windows, nodes or shards)

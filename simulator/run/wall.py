@@ -31,6 +31,7 @@ from simulator.errors import BackendError
 from simulator.fault.inject import Injector
 from simulator.fault.schedule import Schedule
 from simulator.gateway.proxy import program_of
+from simulator.live.watched import Platform, Watched
 from simulator.measure import validity
 from simulator.measure.answerers import Answerers
 from simulator.measure.grid import seconds_grid
@@ -498,6 +499,18 @@ def _snapshot(run: Run, phase: Phase) -> Snapshot:
         node_share=(node_sent / max(int(node_sent.sum()), 1)).tolist(),
         thresholds=[(f"{j.metric} {j.expression}", j.observed, j.passed) for j in judged],
     )
+
+
+def watched(run: Run) -> Watched:
+    """What the live page reads of a run, in a process forked from this one: shared memory alone."""
+    scenario, pool = run.scenario, run.pool
+    platform: Platform | None = None
+    if pool is not None:
+        platform = Platform(pool.waiting, pool.board.commits, pool.board.nodes["busy_ns"], pool.board.applied)
+    return Watched(
+        scenario.name, scenario.description, dump_scenario(scenario), scenario.currency, run.folder, run.clock, run.tallies,
+        run.target, run.duration_s, lambda phase: _snapshot(run, phase), run.events, platform,
+    )  # fmt: skip
 
 
 # ---- after ----
