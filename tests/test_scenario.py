@@ -864,7 +864,7 @@ def _rates(draw: st.DrawFn) -> Any:  # noqa: ANN401  YAML data
     if form == "stages":
         stage = st.fixed_dictionaries({"duration": DURATION, "target": RATE})
         return {"start": draw(RATE), "stages": draw(st.lists(stage, min_size=1, max_size=4))}
-    scale = draw(st.floats(1e-3, 2))
+    scale = draw(st.floats(1e-3, 1))
     if form == "named":
         return {"curve": draw(st.sampled_from(["double-eleven/paper", "double-eleven/2019"])), "scale": scale}
     steps = draw(st.lists(st.tuples(st.integers(10**9, 10**10), st.integers(1, 10**6)), min_size=1, max_size=5))
