@@ -147,6 +147,9 @@ def _tiny_run(folder: Path) -> None:
                 dispatcher.settle(outcomes[:count], 2 * 10**9)
         board.nodes["incarnation"] += 1
         board.nodes["state"] = NodeState.READY
+        dispatcher.backend.poll(
+            outcomes
+        )  # this is where it sees that they came back; only then is there something to ask
         dispatcher.ask_again()
         dispatcher.give_up(10**9, Status.UNKNOWN, Reason.TIMEOUT)
         dispatcher.flush()

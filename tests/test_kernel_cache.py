@@ -51,3 +51,9 @@ def test_what_a_run_over_http_calls_is_loaded_before_its_clock_starts() -> None:
     code = f"from simulator import dispatcher, warm; from simulator.measure import answerers; warm.warm(None); {loaded}"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert told.stdout == "[1, 1, 1]\n"
+
+
+def test_what_a_node_that_comes_back_calls_for_is_loaded_before_the_clock_starts() -> None:
+    loaded = "assert dispatcher.unanswered.signatures and split.homes.signatures"
+    code = f"from simulator import dispatcher, warm; from simulator.shard import split; warm.warm(None); {loaded}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
