@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from simulator.live.history import History
     from simulator.live.watched import Watched
     from simulator.report.charts.chart import Chart
-    from simulator.report.terminal import Snapshot
+    from simulator.report.snapshot import Snapshot
 
 LATER = frozenset({"held"})  # charts that only a finished run has: they are read off the journals
 _MEASURES = (("response_time", RESPONSE), ("service_time", SERVICE), ("schedule_lag", LAG))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from simulator.live.watched import Watched
-    from simulator.report.terminal import Phase, Snapshot
+    from simulator.report.snapshot import Phase, Snapshot
 
 LINGER_S = 10.0  # after the end at most: until each who watched has the report
 WITHOUT_REPORT_S = 2.0  # the same where there is no report to wait for

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from simulator.clock import Clock
     from simulator.measure.recorder import Tallies
-    from simulator.report.terminal import Phase, Snapshot
+    from simulator.report.snapshot import Phase, Snapshot
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from simulator.report.live_text import HEIGHT, WIDTH, bar
+from simulator.report.screen import Screen, redrawable
 from simulator.report.sweep import COLUMNS, TERMINAL_COLUMNS, cells_of
 from simulator.report.wording import duration, plain
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_SHOWN = 8  # running variants in the live view
 _ROWS_MOST = 40  # in the table; the page has all
 _BAR = 40
 _MIN_FRACTION = 0.01  # below it an estimate is a guess
@@ -57,6 +57,9 @@ class SweepView:
     def update(self, standing: Standing) -> None:
         """Show nothing."""
 
+    def abandon(self) -> None:
+        """Leave the terminal as it was, from a signal's handler."""
+
 
 class SweepLines(SweepView):
     """Where there is no terminal: a line for each variant that has ended."""
@@ -75,37 +78,46 @@ class SweepLines(SweepView):
 
 
 class SweepLive(SweepView):
-    """A terminal: a bar, and those that run."""
+    """A terminal's other screen: a bar, and those that run."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(
-            console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
-        )
+        self._console = console
+        self._screen = Screen(console)
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self._screen.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        self._screen.__exit__(kind, error, trace)
 
     def update(self, standing: Standing) -> None:
-        """Redraw."""
-        self._live.update(live_sweep(standing), refresh=True)
+        """Draw again."""
+        self._screen.show(live_sweep(standing, *self._console.size))
+
+    def abandon(self) -> None:
+        """Leave the screen at once."""
+        self._screen.abandon()
 
 
-def live_sweep(standing: Standing) -> Text:
-    """The live view of a sweep."""
-    lines = [Text.assemble(_bar(standing.fraction), f" {_told(standing)}")]
-    lines += [Text.assemble(_bar(fraction), (f" {plain(name)}", "dim")) for name, fraction in standing.running[:_SHOWN]]
-    return Text("\n").join(lines)
+def live_sweep(standing: Standing, width: int = WIDTH, height: int = HEIGHT) -> Text:
+    """The live view of a sweep: at most `height` lines, none longer than `width` columns."""
+    lines = [Text.assemble(_bar(standing.fraction, width), f" {_told(standing)}")]
+    lines += [
+        Text.assemble(_bar(fraction, width), f" {fraction:4.0%}", (f"  {plain(name)}", "dim"))
+        for name, fraction in standing.running
+    ]
+    if standing.last is not None:
+        lines += [Text(), Text(f"last: {plain(standing.last['name'])}: {plain(standing.last['sentence'])}", "dim")]
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+    return Text("\n").join(lines[:height])
 
 
-def _bar(fraction: float) -> tuple[str, str]:
-    full = round(min(max(fraction, 0.0), 1.0) * _BAR)
-    return "█" * full + "─" * (_BAR - full), "cyan"
+def _bar(fraction: float, width: int) -> tuple[str, str]:
+    return bar(fraction, max(min(_BAR, width // 3), 5)).replace(" ", "─"), "cyan"
 
 
 def _told(standing: Standing) -> str:
@@ -121,9 +133,7 @@ def open_sweep_view(console: Console, *, quiet: bool) -> SweepView:
     """Pick the view that suits `console`."""
     if quiet:
         return SweepView()
-    if console.is_terminal and not console.is_dumb_terminal and not console.options.ascii_only:
-        return SweepLive(console)
-    return SweepLines(console)
+    return SweepLive(console) if redrawable(console) else SweepLines(console)
 
 
 def print_sweep(console: Console, sweep: dict[str, Any], folder: Path, *, quiet: bool) -> None:

@@ -1,324 +1,49 @@
-"""What the terminal shows: a live view while the run lasts, and a summary that is read in ten seconds when it ends.
-
-No view starts a thread: the process that shows it forks the platform's workers, and a forked lock is a lock for ever.
-"""
+"""What the terminal shows of a run that has ended: read in ten seconds, and its last line is the verdict's sentence."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
-from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from simulator.report import answerers, durability, generators, simulated_page, wording
-from simulator.report.wording import NO_DATA, count, duration, metric_name, ms, plain, rate, share
+from simulator.report.live_text import WIDTH
+from simulator.report.wording import NO_DATA, count, metric_name, ms, plain, rate, share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
 
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-WIDTH = 80  # columns: the narrowest terminal that everything here fits
-SECONDS_BETWEEN_LINES = 5.0  # of the run's clock, where there is no terminal: a log is read, not watched
-
-_BLOCKS = "▁▂▃▄▅▆▇█"
-_EIGHTHS = " ▏▎▍▌▋▊▉"
-_LABEL = 12
-_NODES_SHOWN = 4
-_THRESHOLDS_SHOWN = 4  # with these two a view of everything is 22 lines high
+_LABEL = 10  # columns, and two between
 _DRAIN_TOLD_S = 0.5  # a shorter one is a hiccup, and the report has it
-_NODES_LISTED = 8  # in the summary; beyond, their range says more
+_NODES_LISTED = 8  # beyond, their range says more
 _STYLES = {"pass": "bold green", "fail": "bold red", "invalid": "bold yellow"}
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How fast a simulation goes, in real time."""
-
-    real_s: float  # since it began
-    per_s: float  # transactions
-    left_s: float | None  # at this pace; None: too early to tell
-
-
-Phase = Literal["starting", "running", "draining", "auditing", "reporting"]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A moment of a run, as the live view shows it."""
-
-    phase: Phase
-    elapsed_s: float
-    duration_s: float
-    counts: dict[str, int]  # offered, sent, ok, rejected, failed, unknown, dropped
-    in_flight: int
-    offered_per_s: list[int]  # the last full seconds, at most sixty, the newest last
-    completed_per_s: list[int]
-    target_total: float  # transactions that the whole curve asks for
-    response_ms: tuple[float, float, float] | None  # p50, p99, p99.9 of the last full second
-    node_share: list[float]  # fractions of one, by node
-    thresholds: list[tuple[str, str, bool]]  # metric and expression, observed, passed
-    pace: Pace | None = None  # of a run on the virtual clock; None: the run's clock is the real one
-
-
-class View(Protocol):
-    """What a run shows itself on: entered once, updated as often as wanted, left at the end."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def update(self, snapshot: Snapshot) -> None:
-        """Show `snapshot`."""
-
-
-class QuietView:
-    """Shows nothing; the seam's no-op."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def update(self, snapshot: Snapshot) -> None:
-        """Show nothing."""
-
-
-class LineView(QuietView):
-    """Where there is no terminal: one line every five seconds, and one when the phase changes."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._phase = ""
-        self._due_s = 0.0
-
-    def update(self, snapshot: Snapshot) -> None:
-        """Print a line, if one is due."""
-        real_s = snapshot.elapsed_s if snapshot.pace is None else snapshot.pace.real_s
-        if snapshot.phase == self._phase and real_s < self._due_s:
-            return
-        self._phase = snapshot.phase
-        self._due_s = real_s + SECONDS_BETWEEN_LINES
-        # A log's line is one line however long, and a name in it is text, not markup.
-        self._console.print(_line(snapshot), soft_wrap=True, markup=False, highlight=False)
-
-
-class LiveView:
-    """A terminal: redrawn in place at each update, gone at the end, when the summary takes its room."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        # The streams stay as they are: forked workers would inherit a redirection that draws.
-        self._live = Live(
-            console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
-        )
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-    def update(self, snapshot: Snapshot) -> None:
-        """Redraw."""
-        self._live.update(live_text(snapshot, self._console.width), refresh=True)
-
-
-def open_view(console: Console, quiet: bool) -> View:  # noqa: FBT001  a command-line flag, passed on as it is
-    """Pick the view that suits `console`: nothing if `quiet`, lines if it is no terminal or cannot show blocks."""
-    if quiet:
-        return QuietView()
-    if console.is_terminal and not console.is_dumb_terminal and not console.options.ascii_only:
-        return LiveView(console)
-    return LineView(console)
-
-
-def live_text(snapshot: Snapshot, width: int = WIDTH) -> Text:
-    """Return the live view: at most 22 lines, none longer than `width` columns."""
-    if snapshot.pace is not None:
-        return _simulated(snapshot, snapshot.pace, width)
-    # One scale for both lines: what falls behind must look lower.
-    top = max([*snapshot.offered_per_s, *snapshot.completed_per_s], default=0)
-    lines = [
-        _progress(snapshot, width),
-        Text(),
-        _spark("offered", snapshot.offered_per_s, top, width),
-        _spark("completed", snapshot.completed_per_s, top, width),
-        _labelled("response", _response(snapshot)),
-        Text(),
-        _labelled("in flight", count(snapshot.in_flight)),
-        _labelled("offered", f"{count(snapshot.counts.get('offered', 0))} of about {snapshot.target_total:,.0f}"),
-        _labelled("answered", _counted(snapshot.counts, ("ok", "rejected", "failed", "unknown"))),
-        _dropped(snapshot.counts.get("dropped", 0)),
-        *_node_bars(snapshot.node_share, width),
-        *_threshold_lines(snapshot.thresholds),
-    ]
-    for line in lines:
-        line.truncate(width, overflow="ellipsis")
-    return Text("\n").join(lines)
-
-
-def _simulated(snapshot: Snapshot, pace: Pace, width: int) -> Text:
-    """The live view of a simulation: how far, how fast, how long yet."""
-    lines = [
-        _progress(snapshot, width),
-        Text(),
-        _labelled("simulated", f"{_clock(snapshot.elapsed_s)} of {_clock(snapshot.duration_s)}"),
-        _labelled("offered", f"{count(snapshot.counts.get('offered', 0))} of about {snapshot.target_total:,.0f}"),
-        _labelled("in flight", count(snapshot.in_flight)),
-        _labelled("speed", f"{rate(pace.per_s)} of real time"),
-    ]
-    for line in lines:
-        line.truncate(width, overflow="ellipsis")
-    return Text("\n").join(lines)
-
-
-def _clock(seconds: float) -> str:
-    return duration(seconds if seconds < 10 else seconds // 1)  # noqa: PLR2004  below ten seconds a tenth can be seen
-
-
-def sparkline(values: Sequence[int], top: int) -> str:
-    """Return one block character a value, from nothing (a dot) to full height at `top`."""
-    return "".join(
-        "·" if value <= 0 else _BLOCKS[min(len(_BLOCKS) - 1, (value * len(_BLOCKS) - 1) // max(top, 1))]
-        for value in values
-    )
-
-
-def _bar(fraction: float, width: int) -> str:
-    eighths = round(min(max(fraction, 0.0), 1.0) * width * 8)
-    full, rest = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
-
-
-def _labelled(label: str, value: str) -> Text:
-    return Text.assemble((f"{label:<{_LABEL}}", "dim"), value)
-
-
-def _progress(snapshot: Snapshot, width: int) -> Text:
-    pace = snapshot.pace
-    fraction = min(snapshot.elapsed_s / snapshot.duration_s, 1.0) if snapshot.duration_s > 0 else 0.0
-    left = duration(max(snapshot.duration_s - snapshot.elapsed_s, 0) // 1)
-    running = f"{fraction:4.0%}  {left} left of {duration(snapshot.duration_s)}"
-    if pace is not None:
-        fraction = min(snapshot.counts.get("offered", 0) / snapshot.target_total, 1.0) if snapshot.target_total else 0.0
-        running = f"{fraction:4.0%}" + ("" if pace.left_s is None else f"  about {duration(round(pace.left_s))} left")
-    told = {
-        "starting": "starting the platform",
-        "running": running,
-        "draining": "load over, waiting for answers",
-        "auditing": "checking the books",
-        "reporting": "writing the report",
-    }[snapshot.phase]
-    room = width - _LABEL - len(told) - 4
-    bar = _bar(fraction, max(room, 5)).replace(" ", "─")
-    return Text.assemble((f"{snapshot.phase:<{_LABEL}}", "bold"), ("│", "dim"), (bar, "cyan"), ("│", "dim"), f" {told}")
-
-
-def _spark(label: str, values: list[int], top: int, width: int) -> Text:
-    last = rate(values[-1]) if values else NO_DATA
-    shown = values[-max(width - _LABEL - 14, 10) :]
-    return Text.assemble((f"{label:<{_LABEL}}", "dim"), f"{last:<13} ", (sparkline(shown, top), "cyan"))
-
-
-def _response(snapshot: Snapshot) -> str:
-    if snapshot.response_ms is None:
-        return NO_DATA
-    p50, p99, p999 = snapshot.response_ms
-    return f"p50 {ms(p50)}   p99 {ms(p99)}   p99.9 {ms(p999)}   (the last second)"
-
-
-def _counted(counts: dict[str, int], names: tuple[str, ...]) -> str:
-    return "   ".join(f"{name} {count(counts.get(name, 0))}" for name in names)
-
-
-def _dropped(dropped: int) -> Text:
-    if not dropped:
-        return _labelled("dropped", "0")
-    return Text.assemble(
-        (f"{'dropped':<{_LABEL}}", "dim"), (f"{count(dropped)}  the generator cannot keep up", "bold yellow")
-    )
-
-
-def _node_bars(shares: list[float], width: int) -> list[Text]:
-    room = min(40, width - _LABEL - 10)
-    lines = [
-        Text.assemble((f"node {node:<{_LABEL - 5}}", "dim"), (_bar(part, room), "cyan"), f" {share(part)}")
-        for node, part in enumerate(shares[:_NODES_SHOWN])
-    ]
-    if len(shares) > _NODES_SHOWN:
-        lines.append(_labelled("all nodes", f"{len(shares)}: {share(min(shares))} to {share(max(shares))} each"))
-    return [Text(), *lines] if lines else []
-
-
-def _threshold_lines(thresholds: list[tuple[str, str, bool]]) -> list[Text]:
-    shown = sorted(thresholds, key=lambda threshold: threshold[2])[:_THRESHOLDS_SHOWN]  # the crossed ones first
-    lines = [
-        Text.assemble(
-            ("✓ " if passed else "✗ ", "green" if passed else "bold red"), f"{plain(what)}   now {plain(seen)}"
-        )
-        for what, seen, passed in shown
-    ]
-    more = len(thresholds) - len(shown)
-    if more:
-        met = sum(passed for _, _, passed in thresholds) == len(thresholds) - sum(not passed for *_, passed in shown)
-        lines.append(Text(f"  and {more} more{', all met' if met else ''}", "dim"))
-    return [Text(), *lines] if lines else []
-
-
-def _line(snapshot: Snapshot) -> str:
-    parts = [f"{duration(snapshot.elapsed_s // 1)} of {duration(snapshot.duration_s)}", snapshot.phase]
-    if snapshot.pace is not None:
-        parts[0] += " simulated"
-        parts += [f"{count(snapshot.counts.get('offered', 0))} offered", f"{rate(snapshot.pace.per_s)} of real time"]
-        if snapshot.phase == "running" and snapshot.pace.left_s is not None:
-            parts.append(f"about {duration(round(snapshot.pace.left_s))} left")
-        return ", ".join(parts)
-    if snapshot.offered_per_s:
-        parts.append(f"offered {rate(snapshot.offered_per_s[-1])}")
-    if snapshot.completed_per_s:
-        parts.append(f"completed {rate(snapshot.completed_per_s[-1])}")
-    if snapshot.response_ms is not None:
-        parts.append(f"p99 {ms(snapshot.response_ms[1])}")
-    parts += [f"in flight {count(snapshot.in_flight)}", f"dropped {count(snapshot.counts.get('dropped', 0))}"]
-    crossed = sum(not passed for *_, passed in snapshot.thresholds)
-    return ", ".join(parts) + (f", {crossed} threshold{'s' if crossed > 1 else ''} crossed" if crossed else "")
-
-
 def print_summary(console: Console, summary: dict[str, Any], run_folder: Path, *, quiet: bool = False) -> None:
-    """Print what a finished run came to; if `quiet`, its verdict's sentence alone, on one line."""
-    if quiet:
+    """Print what a finished run came to, its verdict's sentence at the end; if `quiet`, that alone, on one line.
+
+    A log is searched, not looked at: the sentence stands on one line there.
+    """
+    if not quiet:
+        told = summary_text(summary, run_folder, ascii_only=console.options.ascii_only)
+        console.print(told, width=WIDTH, crop=False)
+        console.print()
+    if quiet or not console.file.isatty():
         console.print(wording.sentence(summary), soft_wrap=True, markup=False, highlight=False)
         return
-    if not console.is_terminal:
-        # A log is searched, not looked at: the sentence stands on one line there.
-        console.print()
-        console.print(wording.sentence(summary), soft_wrap=True, markup=False, highlight=False)
-    told = summary_text(summary, run_folder, ascii_only=console.options.ascii_only, with_sentence=console.is_terminal)
-    console.print(told, width=min(console.width, WIDTH))
-
-
-def summary_text(
-    summary: dict[str, Any], run_folder: Path, *, ascii_only: bool = False, with_sentence: bool = True
-) -> RenderableType:
-    """Return what a finished run came to, at most 80 columns wide; `ascii_only` for a terminal without ✓ and ✗."""
     word, _, cause = wording.sentence(summary).partition(": ")
     style = _STYLES.get(str(summary.get("verdict")), "bold")
+    console.print(Text.assemble((word, style), f": {cause}", overflow="fold"))
+
+
+def summary_text(summary: dict[str, Any], run_folder: Path, *, ascii_only: bool = False) -> RenderableType:
+    """Return all but the verdict's sentence, at most 80 columns wide; `ascii_only` for a terminal without ✓ and ✗."""
     blocks: list[RenderableType] = [
-        *([Text.assemble((word, style), f": {cause}", overflow="fold")] if with_sentence else []),
         _thresholds(summary, ascii_only=ascii_only),
         _counts(summary),
         _times(summary),
@@ -329,13 +54,21 @@ def summary_text(
     ]
     spaced: list[RenderableType] = []
     for block in blocks:
-        spaced += [block, Text()]
-    return Group(Text(), *spaced[:-1])
+        spaced += [Text(), block]
+    return Group(*spaced)
+
+
+class _Grid(Table):
+    """A table without lines that keeps its columns: where they do not fit, the terminal breaks its lines."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        needed = Measurement.get(console, options.update_width(WIDTH), self).maximum
+        yield from super().__rich_console__(console, options.update_width(max(options.max_width, needed)))
 
 
 def _grid(*head: str, left: int = 1) -> Table:
     """Make a table without lines; the first `left` columns are words, the others figures."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(head), header_style="dim", pad_edge=False)
+    table = _Grid(box=None, padding=(0, 2, 0, 0), show_header=bool(head), header_style="dim", pad_edge=False)
     for at, title in enumerate(head):
         table.add_column(title, justify="left" if at < left else "right", overflow="fold", no_wrap=at >= left)
     return table
@@ -455,7 +188,7 @@ def _tried_again(summary: dict[str, Any]) -> bool:
     return summary.get("clock") != "virtual" and bool(_attempts(summary.get("client") or {}))
 
 
-def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
+def _closing(summary: dict[str, Any], run_folder: Path) -> Table:
     audit, validity, value = summary.get("audit", {}), summary.get("validity", {}), summary.get("value", {})
     currency = str(value.get("currency", "CNY"))
     found = ", ".join(f"{metric_name(name)} {count(n)}" for name, n in audit.get("anomalies", {}).items() if n)
@@ -477,7 +210,12 @@ def _closing(summary: dict[str, Any], run_folder: Path) -> Text:
         *([("moved", wording.moves(summary["rebalance"]))] if summary.get("rebalance") else []),
         ("report", str(run_folder / "report.html")),
     ]
-    return Text("\n", overflow="fold").join(_labelled(label, value) for label, value in rows)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, pad_edge=False)
+    table.add_column(style="dim", min_width=_LABEL, no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(Text(label), Text(value))
+    return table
 
 
 def _hot_keys(summary: dict[str, Any]) -> str:

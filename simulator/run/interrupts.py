@@ -45,6 +45,5 @@ class Interrupts:
         self.count += 1
         if self.count > 1:
             self.at_once()
-            shown = b"\x1b[?25h\r\n" if os.isatty(2) else b""  # the live view hides the cursor
-            os.write(2, shown + b"sim: stopped at once; the run's folder is incomplete\n")
+            os.write(2, b"sim: stopped at once; the run's folder is incomplete\n")
             os._exit(Exit.INTERRUPTED)

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from simulator import process
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from simulator.live.watched import Watched
-    from simulator.report.terminal import Phase, Snapshot, View
+    from simulator.report.snapshot import Phase, Snapshot
+    from simulator.report.view import View
     from simulator.run.interrupts import Asked
 
 HOST = "127.0.0.1"
@@ -41,6 +43,7 @@ class LivePage:
         self._token = new_token()
         self._process: ForkProcess | None = None
         self._watched: Watched | None = None
+        self._url = ""
         self._phase: Phase | None = None
         self._told = 0  # events
 
@@ -64,7 +67,7 @@ class LivePage:
     def start(self, watched: Watched) -> None:
         """Starts its process and says where the page is. Raises BackendError if it does not come up."""
         self._watched = watched
-        url = self.url
+        url = self._url = self.url  # the listener is the page's from here on
         self._process = process.start("live page", serve_page, watched, self._channel, self._listener, self._token)
         self._channel.page.close()
         self._listener.close()
@@ -77,7 +80,7 @@ class LivePage:
 
     def beside(self, view: View) -> View:
         """A view that shows what another shows, and tells the page of it."""
-        return _Beside(view, self._tell)
+        return _Beside(view, self._tell, self._url)
 
     def or_stop(self, interrupts: Asked) -> Asked:
         """As `interrupts`, and once more when a viewer asked the run to stop."""
@@ -117,9 +120,10 @@ class LivePage:
 
 
 class _Beside:
-    def __init__(self, view: View, tell: Callable[[Phase], None]) -> None:
+    def __init__(self, view: View, tell: Callable[[Phase], None], url: str) -> None:
         self._view = view
         self._tell = tell
+        self._url = url
 
     def __enter__(self) -> Self:
         self._view.__enter__()
@@ -132,7 +136,10 @@ class _Beside:
 
     def update(self, snapshot: Snapshot) -> None:
         self._tell(snapshot.phase)
-        self._view.update(snapshot)
+        self._view.update(replace(snapshot, page=self._url))
+
+    def abandon(self) -> None:
+        self._view.abandon()
 
 
 class _OrStop:

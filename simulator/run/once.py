@@ -18,7 +18,8 @@ from simulator.errors import BackendError, Exit, SimError, UsageError
 from simulator.report import render
 from simulator.report.export import environment, write_json, write_text
 from simulator.report.summary import exit_code
-from simulator.report.terminal import View, open_view, print_summary
+from simulator.report.terminal import print_summary
+from simulator.report.view import View, open_view
 from simulator.run import virtual, wall
 from simulator.run.folder import new_folder, nothing_left, reserve, whoever_listens
 from simulator.run.interrupts import Asked, Interrupts
@@ -136,6 +137,12 @@ def carry_out(
         write_json(folder / "environment.json", facts)
         reserved = reserve(folder)
     with opened as view:
+
+        def end_at_once() -> None:
+            run.kill()
+            view.abandon()
+
+        interrupts.at_once = end_at_once
         with nothing_left(folder, run.kill):
             run.execute(interrupts, view)
         os.close(reserved)

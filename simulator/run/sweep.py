@@ -24,7 +24,7 @@ from simulator.report.export import write_json
 from simulator.report.summary import exit_code
 from simulator.report.sweep import render_sweep, row_of
 from simulator.report.sweep_terminal import Standing, SweepView, open_sweep_view, print_sweep
-from simulator.report.terminal import QuietView, Snapshot, open_view
+from simulator.report.view import QuietView, open_view
 from simulator.report.wording import metric_name, observed
 from simulator.run.folder import new_folder, say, whoever_listens
 from simulator.run.interrupts import Interrupts
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from simulator.report.snapshot import Snapshot
     from simulator.report.wording import Summary
     from simulator.scenario.vary import Axis, Variant
 
@@ -233,6 +234,12 @@ def _in_parallel(sweep: Sweep, interrupts: Interrupts, opened: SweepView) -> Non
     progress = shared_array(len(sweep.variants) + 1, np.int64)
     stop = shared_array(1, np.int64)
     with opened as view:
+
+        def end_at_once() -> None:
+            sweep.kill()
+            view.abandon()
+
+        interrupts.at_once = end_at_once
         while (todo and not interrupts.count) or sweep.running:
             while todo and len(sweep.running) < cores and not interrupts.count:
                 variant = todo.popleft()
@@ -246,6 +253,7 @@ def _in_parallel(sweep: Sweep, interrupts: Interrupts, opened: SweepView) -> Non
                     progress[worker.variant.number] = _PARTS
             with whoever_listens():
                 view.update(_standing(sweep, progress))
+    interrupts.at_once = sweep.kill
 
 
 def _start(sweep: Sweep, variant: Variant, progress: NDArray[np.int64], stop: NDArray[np.int64]) -> _Worker:

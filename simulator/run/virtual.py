@@ -30,8 +30,8 @@ from simulator.measure.validity import Validity
 from simulator.report.export import write_events, write_hlog, write_json, write_series
 from simulator.report.first_limit import with_first_limit
 from simulator.report.simulated import events_of, node_times, sections
+from simulator.report.snapshot import Pace, Phase, Snapshot
 from simulator.report.summary import Results, series_columns, summarise
-from simulator.report.terminal import Pace, Phase, Snapshot, View
 from simulator.run.folder import whoever_listens
 from simulator.run.memory import pss_bytes
 from simulator.run.theory import theory_of
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulator.measure.recorder import Tallies
+    from simulator.report.view import View
     from simulator.run.interrupts import Asked
     from simulator.scenario.model import Scenario
 

@@ -43,8 +43,8 @@ from simulator.report.events import health_events
 from simulator.report.export import write_events, write_hlog, write_json, write_series
 from simulator.report.first_limit import with_first_limit
 from simulator.report.observe import Observations
+from simulator.report.snapshot import SECONDS_SHOWN, Phase, Snapshot
 from simulator.report.summary import Results, rows_of, series_columns, summarise
-from simulator.report.terminal import Phase, Snapshot, View
 from simulator.report.thresholds import judge
 from simulator.retries import retry_policy
 from simulator.run.abort import EarlyJudge
@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from simulator.arrivals.rate import Rate
     from simulator.balancer.behaviour import Recorded
     from simulator.report.thresholds import Judgement
+    from simulator.report.view import View
     from simulator.retries import RetryPolicy
     from simulator.run.interrupts import Asked
     from simulator.scenario.model import Scenario
@@ -473,7 +474,7 @@ def _snapshot(run: Run, phase: Phase) -> Snapshot:
     tallies = run.tallies
     elapsed = max(run.clock.now_ns(), 0) / 1e9
     second = min(int(elapsed), run.seconds - 1)
-    first = max(0, second - 60)
+    first = max(0, second - SECONDS_SHOWN)
     answered = tallies.answered[first:second]
     node_sent = tallies.node_sent.sum(axis=0)
     by_status = tallies.by_kind.sum(axis=0)
