@@ -278,13 +278,13 @@ def test_report_and_terminal_show_hot_keys_where_there_are_any(split_run: Ended,
 
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(summary_text(split_run.summary, split_run.folder))
+        console.print(summary_text(split_run.summary))
     (line,) = (text for text in shown.get().splitlines() if text.startswith("hot keys"))
     assert "p99" in line
     assert "cold" in line
     cold = {**split_run.summary, "hot_keys": {**split_run.summary["hot_keys"], "accounts": 0}}
     with console.capture() as shown:
-        console.print(summary_text(cold, split_run.folder))
+        console.print(summary_text(cold))
     assert "hot keys" not in shown.get()
     for path in split_run.folder.iterdir():
         if path.is_file() and path.name not in ("report.html", "summary.json"):

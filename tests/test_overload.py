@@ -272,9 +272,9 @@ def test_the_report_shows_goodput_against_offered_and_marks_the_drain(tmp_path: 
     assert [label["text"] for label in chart["layout"]["annotations"]] == ["drain 3.2s"]
     assert "70.0%" in page
     console = Console(width=200, file=io.StringIO())
-    console.print(summary_text(summary, run))
+    console.print(summary_text(summary))
     told = str(console.file.getvalue())  # type: ignore[attr-defined]  # a StringIO
     assert "goodput 40,000/s of 80,000/s offered in the spike, 500,000 refused, drained in 3.2 s" in told
     summary["overload"] |= {"refused": 0, "drain_s": 0.1}  # a hiccup
-    console.print(summary_text(summary, run))
+    console.print(summary_text(summary))
     assert str(console.file.getvalue()).count("overload  ") == 1  # type: ignore[attr-defined]  # as above

@@ -542,7 +542,7 @@ def test_the_report_and_the_terminal_tell_of_dead_letters_where_there_are_any(tm
     assert "Dead letters: what could not be booked" in page
     assert "journal/node-1.dead-letters.jsonl" in page
     console = Console(width=200, file=io.StringIO())
-    console.print(summary_text(summary, run))
+    console.print(summary_text(summary))
     told = str(console.file.getvalue())  # type: ignore[attr-defined]  # a StringIO
     assert "poison      3 dead letters, 6 succeeded at a later try" in told
 

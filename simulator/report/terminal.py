@@ -30,9 +30,11 @@ def print_summary(console: Console, summary: dict[str, Any], run_folder: Path, *
     A log is searched, not looked at: the sentence stands on one line there.
     """
     if not quiet:
-        told = summary_text(summary, run_folder, ascii_only=console.options.ascii_only)
+        told = summary_text(summary, ascii_only=console.options.ascii_only)
         console.print(told, width=WIDTH, crop=False)
-        console.print()
+        # A path is for copying: whoever breaks it, it must not be a line of ours.
+        path = f"{run_folder / 'report.html'}\n"
+        console.print(Text.assemble((f"{'report':<{_LABEL + 2}}", "dim"), path), soft_wrap=True)
     if quiet or not console.file.isatty():
         console.print(wording.sentence(summary), soft_wrap=True, markup=False, highlight=False)
         return
@@ -41,8 +43,11 @@ def print_summary(console: Console, summary: dict[str, Any], run_folder: Path, *
     console.print(Text.assemble((word, style), f": {cause}", overflow="fold"))
 
 
-def summary_text(summary: dict[str, Any], run_folder: Path, *, ascii_only: bool = False) -> RenderableType:
-    """Return all but the verdict's sentence, at most 80 columns wide; `ascii_only` for a terminal without ✓ and ✗."""
+def summary_text(summary: dict[str, Any], *, ascii_only: bool = False) -> RenderableType:
+    """Return all but the report's path and the verdict's sentence, at most 80 columns wide.
+
+    With `ascii_only` for a terminal without ✓ and ✗.
+    """
     blocks: list[RenderableType] = [
         _thresholds(summary, ascii_only=ascii_only),
         _counts(summary),
@@ -50,7 +55,7 @@ def summary_text(summary: dict[str, Any], run_folder: Path, *, ascii_only: bool 
         _nodes(summary),
         *(_rows(found) for found in _tables(summary) if found is not None),
         *_simulation(summary),
-        _closing(summary, run_folder),
+        _closing(summary),
     ]
     spaced: list[RenderableType] = []
     for block in blocks:
@@ -188,7 +193,7 @@ def _tried_again(summary: dict[str, Any]) -> bool:
     return summary.get("clock") != "virtual" and bool(_attempts(summary.get("client") or {}))
 
 
-def _closing(summary: dict[str, Any], run_folder: Path) -> Table:
+def _closing(summary: dict[str, Any]) -> Table:
     audit, validity, value = summary.get("audit", {}), summary.get("validity", {}), summary.get("value", {})
     currency = str(value.get("currency", "CNY"))
     found = ", ".join(f"{metric_name(name)} {count(n)}" for name, n in audit.get("anomalies", {}).items() if n)
@@ -208,7 +213,6 @@ def _closing(summary: dict[str, Any], run_folder: Path) -> Table:
         ("validity", plain(validity.get("verdict", NO_DATA))),
         *(("", plain(reason)) for reason in validity.get("reasons", [])),
         *([("moved", wording.moves(summary["rebalance"]))] if summary.get("rebalance") else []),
-        ("report", str(run_folder / "report.html")),
     ]
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, pad_edge=False)
     table.add_column(style="dim", min_width=_LABEL, no_wrap=True)
