@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sim_process
 from live_page import HOST, Address, LiveRun, Stream
+from socket_server import OK, Server
 
 from simulator.live.viewers import VIEWERS_MAX
 
@@ -65,6 +66,37 @@ def test_a_viewer_sees_the_run_go_on_stops_it_and_gets_its_report(tmp_path: Path
     assert end.summary["counts"]["offered"] >= offered
     assert end.summary["duration_s"] < 59
     assert refused(address)
+
+
+def test_the_page_of_several_generators_has_the_sums_of_all_and_stops_all(tmp_path: Path) -> None:
+    def says_ok(peer: socket.socket, request: bytes) -> None:
+        peer.sendall(OK)
+
+    with Server(says_ok) as server:
+        http = f'backend={{http: {{targets: ["http://127.0.0.1:{server.port}"], connections: 8, generators: 2}}}}'
+        several = sim_process.settings(http, "load.rate=300/s", "books=elsewhere", "thresholds={}")
+        with LiveRun(tmp_path / "run", *several) as running:
+            address = running.address()
+            offered, last = 0, ""
+            with Stream(address) as stream:
+                for sort, data in stream.events():
+                    if sort == "now":
+                        now = int(data["tiles"][0]["value"].replace(",", ""))
+                        assert now >= offered
+                        offered = now
+                        if offered > 100:
+                            assert address.ask("/stop", "POST")[0] == 202
+                    elif sort == "end":
+                        last = address.ask("/metrics")[1]
+            address.ask("/report")
+            ended = running.end()
+    assert ended.code == 105, ended.err
+    counts, parts = ended.summary["counts"], ended.summary["generators"]
+    assert [part["offered"] > 0 for part in parts] == [True, True]
+    assert sum(part["offered"] for part in parts) == counts["offered"] < 60 * 300
+    samples = dict(line.rsplit(" ", 1) for line in last.splitlines() if not line.startswith("#"))
+    assert int(float(samples["sim_offered_total"])) == counts["offered"]
+    assert int(float(samples["sim_sent_total"])) == counts["sent"]
 
 
 def test_nobody_is_let_in_without_the_token(tmp_path: Path) -> None:

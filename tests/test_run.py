@@ -368,10 +368,13 @@ def test_a_run_that_the_generator_limited_is_invalid_and_ends_with_120(tmp_path:
     assert ended.out.startswith("INVALID: the generator was the bottleneck: ")
 
 
-def test_a_run_without_books_proves_nothing_and_ends_with_120(tmp_path: Path) -> None:
-    ended = sim_process.run(tmp_path / "run", "--quiet", *sim_process.settings("duration=600ms", "backend={noop: {}}"))
-    assert ended.code == 120
-    assert (ended.summary["validity"]["verdict"], ended.summary["audit"]["verdict"]) == ("inconclusive", "unknown")
+def test_a_run_against_noop_measures_the_simulator_and_claims_nothing_of_money(tmp_path: Path) -> None:
+    noop = sim_process.settings("duration=600ms", "backend={noop: {}}", 'thresholds={dropped: "count == 0"}')
+    ended = sim_process.run(tmp_path / "run", "--quiet", *noop)
+    assert ended.code == 0, ended.out
+    assert (ended.summary["validity"]["verdict"], ended.summary["audit"]["verdict"]) == ("valid", "unknown")
+    assert ended.summary["audit"]["conservation_minor"] is None
+    assert "money not audited: this backend books nothing" in ended.out
     assert all((ended.folder / name).is_file() for name in sim_process.FILES)
 
 

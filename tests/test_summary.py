@@ -28,7 +28,9 @@ WRONGS: tuple[tuple[str, Exit], ...] = (
     ("failure", Exit.ERROR),
     ("interrupted", Exit.INTERRUPTED),
     ("invalid", Exit.INVALID_RUN),
+    ("undeclared", Exit.INVALID_RUN),
     ("unaudited", Exit.ERROR),
+    ("tripped", Exit.THRESHOLDS),
     ("crossed", Exit.THRESHOLDS),
     ("regressed", Exit.REGRESSION),
 )
@@ -70,8 +72,14 @@ def results(tallies: Tallies, *, thresholds: tuple[tuple[str, str], ...] = (), *
 
 def summary_with(tallies: Tallies, wrong: set[str]) -> dict[str, Any]:
     """The summary of a run with these things wrong; an audit that found anomalies is no unknown one."""
-    verdict = "anomalies" if "anomalies" in wrong else "unknown" if "unaudited" in wrong else "clean"
-    found = {"lost": 1} if "anomalies" in wrong else {}
+    unknown = bool(wrong & {"unaudited", "undeclared"})
+    audit: dict[str, Any] = {
+        "verdict": "anomalies" if "anomalies" in wrong else "unknown" if unknown else "clean",
+        "books": "undeclared" if "undeclared" in wrong else "here",
+        "doubts": int("unaudited" in wrong),
+        "anomalies": {"lost": 1} if "anomalies" in wrong else {},
+        "conservation_minor": 0,
+    }
     made = summarise(
         results(
             tallies,
@@ -79,7 +87,8 @@ def summary_with(tallies: Tallies, wrong: set[str]) -> dict[str, Any]:
                 ("ok", "count > 1000" if "crossed" in wrong else "count > 0"),
                 ("response_time", "p(99) <= baseline * 1.1"),
             ),
-            audit={"verdict": verdict, "anomalies": found, "conservation_minor": 0},
+            audit=audit,
+            tripped={"at_s": 1.0} if "tripped" in wrong else None,
             failure="the disk is full" if "failure" in wrong else None,
             interrupted="interrupted" in wrong,
             validity=Validity("generator-limited", ["slow"]) if "invalid" in wrong else Validity("valid"),
@@ -87,7 +96,7 @@ def summary_with(tallies: Tallies, wrong: set[str]) -> dict[str, Any]:
     )
     if "regressed" in wrong:  # as simulator.compare.gate would have it
         made["thresholds"][1]["passed"] = False
-        made["verdict"] = verdict_of(verdict, made["validity"]["verdict"], made["failure"], passed=False)
+        made["verdict"] = verdict_of(audit, made["validity"]["verdict"], made["failure"], passed=False)
     return made
 
 
@@ -116,6 +125,10 @@ def test_any_run_that_is_not_valid_is_an_invalid_one(tallies: Tallies, validity:
         (set(), "pass"),
         ({"crossed"}, "fail"),
         ({"unaudited"}, "fail"),
+        ({"tripped"}, "fail"),
+        ({"tripped", "invalid"}, "invalid"),
+        ({"undeclared"}, "invalid"),
+        ({"undeclared", "crossed"}, "invalid"),
         ({"invalid"}, "invalid"),
         ({"invalid", "crossed"}, "invalid"),
         ({"invalid", "unaudited"}, "invalid"),

@@ -100,10 +100,13 @@ def test_errors_are_what_failed_what_is_in_doubt_and_where_nobody_was() -> None:
 def test_a_tripped_run_ends_as_a_crossed_threshold_unless_something_graver_happened() -> None:
     tripped: dict[str, Any] = {
         "audit": {"verdict": "clean"}, "failure": None, "interrupted": False, "tripped": {"at_s": 1.0},
-        "validity": {"verdict": "generator-limited"}, "thresholds": [],
+        "validity": {"verdict": "valid"}, "thresholds": [],
     }  # fmt: skip
     assert exit_code(tripped) == Exit.THRESHOLDS
-    assert exit_code({**tripped, "audit": {"verdict": "unknown"}}) == Exit.THRESHOLDS
+    elsewhere = {"verdict": "unknown", "books": "elsewhere", "doubts": 0}
+    assert exit_code({**tripped, "audit": elsewhere}) == Exit.THRESHOLDS
+    assert exit_code({**tripped, "audit": {**elsewhere, "books": "undeclared"}}) == Exit.INVALID_RUN
+    assert exit_code({**tripped, "validity": {"verdict": "generator-limited"}}) == Exit.INVALID_RUN
     assert exit_code({**tripped, "interrupted": True}) == Exit.INTERRUPTED
     assert exit_code({**tripped, "failure": "node 0 stopped"}) == Exit.ERROR
     assert exit_code({**tripped, "audit": {"verdict": "anomalies"}}) == Exit.ANOMALIES

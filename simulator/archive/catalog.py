@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.report.wording import goodput_per_s, number, plain, size
+from simulator.report.wording import audit_word, goodput_per_s, number, plain, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,7 +142,7 @@ def _run(folder: Path, summary: dict[str, Any]) -> Entry | None:
         p50_ms=number(times.get("p50")),
         p99_ms=number(times.get("p99")),
         p999_ms=number(times.get("p99.9")),
-        audit=plain(audit.get("verdict", "")),
+        audit=audit_word(audit),
         seed=seed if isinstance(seed, int) else None,
         clock=plain(summary.get("clock", "")),
     )

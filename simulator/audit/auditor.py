@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.audit.answers import Answers
+from simulator.audit.clients import audit_clients
 from simulator.audit.custody import Custodians
-from simulator.audit.findings import Audit
+from simulator.audit.findings import Audit, Books
 from simulator.audit.history import add_history, history_path, read_history, sum_of_ids
 from simulator.audit.hot_accounts import SplitLedger, split_in
 from simulator.audit.id_set import IdSet
@@ -576,6 +577,9 @@ def _legs_by_id(records: NDArray[np.void]) -> dict[int, list[tuple[int, int, int
     return found
 
 
-def audit_run(run: Path, observe: Callable[[Frames], None] | None = None) -> Audit:
-    """Audits a run from its folder alone; `observe` is shown every frame once, for whoever measures something in passing."""
-    return Auditor(run, observe).check()
+def audit_run(run: Path, observe: Callable[[Frames], None] | None = None, *, books: Books = Books.HERE) -> Audit:
+    """Audits a run from its folder alone; `observe` is shown every frame once, for whoever measures something in passing.
+
+    `books` says who keeps them: where the run does not, what clients were told is held against itself only.
+    """
+    return Auditor(run, observe).check() if books is Books.HERE else audit_clients(run, books)

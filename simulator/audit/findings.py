@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 EXAMPLES = 20  # ids named for each anomaly
@@ -38,6 +39,19 @@ ANOMALIES = {
 }
 
 
+class Books(StrEnum):
+    """Who keeps the books that money could be audited in."""
+
+    HERE = "here"  # the run
+    ELSEWHERE = "elsewhere"  # the target, as the scenario says: the run may pass without
+    NONE = "none"  # nobody: the backend books nothing
+    UNDECLARED = "undeclared"  # not the run, and the scenario does not say who: the run proves nothing
+
+
+BY_CLIENTS = ("idempotency", "reordered", "stale_read", "unasked")
+"""What can be found from what clients were told alone, without any books."""
+
+
 @dataclass
 class Audit:
     """What the auditor found."""
@@ -46,6 +60,7 @@ class Audit:
     examples: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     reasons: list[str] = field(default_factory=list)  # why the verdict is unknown, and what a human should know
     doubts: int = 0  # how many of the reasons stand in the way of a verdict
+    books: Books = Books.HERE
     conservation_minor: int = 0
     transactions: int = 0
     records: int = 0
@@ -61,10 +76,10 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """clean, anomalies or unknown."""
+        """clean, anomalies or unknown; never clean of books that are not here."""
         if self.anomalies.total():
             return "anomalies"
-        return "unknown" if self.doubts else "clean"
+        return "unknown" if self.doubts or self.books is not Books.HERE else "clean"
 
     def find(self, name: str, *ids: int, count: int | None = None) -> None:
         """Counts an anomaly and keeps the first ids."""
@@ -81,8 +96,10 @@ class Audit:
         """The contract's `audit.json`."""
         return {
             "verdict": self.verdict,
+            "books": self.books.value,
+            "doubts": self.doubts,
             "anomalies": {name: count for name, count in sorted(self.anomalies.items()) if count},
-            "conservation_minor": self.conservation_minor,
+            "conservation_minor": self.conservation_minor if self.books is Books.HERE else None,
             "checked": {"transactions": self.transactions, "records": self.records, "shards": self.shards},
             "unknown_but_applied": self.unknown_applied,
             "in_transit": self.in_transit,
@@ -93,6 +110,6 @@ class Audit:
             "returned_minor": self.returned_minor,
             "undecided": self.undecided,
             "examples": {name: ids for name, ids in sorted(self.examples.items()) if ids},
-            "looked_for": ANOMALIES,
+            "looked_for": ANOMALIES if self.books is Books.HERE else {name: ANOMALIES[name] for name in BY_CLIENTS},
             "reasons": self.reasons,
         }

@@ -14,7 +14,7 @@ from simulator.compare.comparison import read_both
 from simulator.compare.effects import Metric
 from simulator.compare.sides import refuse_invalid, what_differs
 from simulator.compare.verdict import LEVEL, beyond, holm, said, smallest
-from simulator.report.summary import stopped_by_trip, verdict_of
+from simulator.report.summary import verdict_of
 from simulator.report.thresholds import shown, text_of
 from simulator.scenario.threshold import TIMES, Threshold, parse_threshold
 
@@ -73,10 +73,10 @@ def hold_run(summary: Summary, run: Side, baseline: Side) -> Summary:
         **summary,
         "thresholds": thresholds,
         "verdict": verdict_of(
-            summary["audit"]["verdict"],
+            summary["audit"],
             summary["validity"]["verdict"],
-            summary["failure"] or stopped_by_trip(summary.get("tripped")),
-            passed=all(item["passed"] for item in thresholds),
+            summary["failure"],
+            passed=all(item["passed"] for item in thresholds) and not summary.get("tripped"),
         ),
         "baseline": {"name": baseline.name, "started_at": baseline.started_at, "notes": what_differs(run, baseline)},
     }

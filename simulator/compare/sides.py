@@ -107,7 +107,7 @@ def refuse_invalid(side: Side, role: str) -> None:
     """
     for folder, summary in zip(side.folders, side.summaries, strict=True):
         validity = summary["validity"]
-        if summary["verdict"] == "invalid" or validity.get("verdict") != "valid":
+        if validity.get("verdict") != "valid":
             why = "; ".join(plain(reason) for reason in validity.get("reasons", [])) or "no reason given"
             raise InvalidRunError(
                 f"{folder}: {role} is {plain(validity.get('verdict'))}: {why}; nothing follows from such figures "

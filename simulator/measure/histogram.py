@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.kernel import bit_length, inlined, kernel
+from simulator.measure.spill import Spill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -39,6 +41,8 @@ def _bucket_count() -> int:
 
 
 COUNTS = (_bucket_count() + 1) * _SUB_HALF
+
+TRIPLE = np.dtype([("cell", "<u4"), ("bucket", "<u4"), ("count", "<u4")])
 
 
 @inlined
@@ -147,11 +151,12 @@ class WindowHistograms:
     """Histograms per window × kind × node, in memory that does not grow with the number of values.
 
     The last `resident` windows that were written to are dense (uint32, pages are touched only where values fall); a window
-    that makes room for another is kept as (cell, bucket, count) triples. `dense[slot, kind, node, bucket]` is what kernels
+    that makes room for another is kept as (cell, bucket, count) triples: at a few thousand values a window nearly one for each, so
+    a long run has them on disk (`spill`, a folder). `dense[slot, kind, node, bucket]` is what kernels
     write to, `slots[window]` tells where (-1: call `admit` first). A window may be admitted again after it has been retired.
     """
 
-    def __init__(self, windows: int, kinds: int, nodes: int, resident: int = 4) -> None:
+    def __init__(self, windows: int, kinds: int, nodes: int, resident: int = 4, spill: Path | None = None) -> None:
         self.kinds = kinds
         self.nodes = nodes
         self.dense = np.zeros((resident, kinds, nodes, COUNTS), np.uint32)
@@ -161,9 +166,7 @@ class WindowHistograms:
         self.slots = np.full(windows, -1, np.int64)
         self._windows = [-1] * resident
         self._turn = 0
-        self._cells: list[NDArray[np.uint32]] = []
-        self._buckets: list[NDArray[np.uint32]] = []
-        self._counts: list[NDArray[np.uint32]] = []
+        self._triples = Spill(TRIPLE, spill)
         self._scratch = (np.zeros(COUNTS, np.uint32), np.zeros(COUNTS, np.uint32))
 
     def admit(self, window: int) -> None:
@@ -181,14 +184,17 @@ class WindowHistograms:
         self.slots[window] = -1
         self._windows[slot] = -1
         buckets, found = self._scratch
+        triples = []
         for kind in self.used:
             for node in range(self.nodes):
                 pairs = _gather(self.dense[slot, kind, node], buckets, found)
                 if pairs:
-                    cell = (window * self.kinds + kind) * self.nodes + node
-                    self._cells.append(np.full(pairs, cell, np.uint32))
-                    self._buckets.append(buckets[:pairs].copy())
-                    self._counts.append(found[:pairs].copy())
+                    rows = np.zeros(pairs, TRIPLE)
+                    rows["cell"] = (window * self.kinds + kind) * self.nodes + node
+                    rows["bucket"], rows["count"] = buckets[:pairs], found[:pairs]
+                    triples.append(rows)
+        if triples:
+            self._triples.add(np.concatenate(triples))
 
     def of_window(self, window: int) -> Histogram:
         """All kinds and nodes of a window that is still dense; empty otherwise."""
@@ -198,15 +204,13 @@ class WindowHistograms:
         return Histogram(self.dense[slot].sum(axis=(0, 1), dtype=np.int64))
 
     def finish(self) -> SparseHistograms:
-        """Everything recorded, as triples."""
+        """Everything recorded, as triples; nothing can be recorded any more."""
         for slot in range(len(self._windows)):
             self._retire(slot)
-        none = [np.zeros(0, np.uint32)]
-        return SparseHistograms(
-            len(self.slots), self.kinds, self.nodes,
-            np.concatenate(self._cells or none), np.concatenate(self._buckets or none),
-            np.concatenate(self._counts or none),
-        )  # fmt: skip
+        rows = self._triples.rows()
+        self._triples.close()
+        cells, buckets, counts = (np.ascontiguousarray(rows[name]) for name in ("cell", "bucket", "count"))
+        return SparseHistograms(len(self.slots), self.kinds, self.nodes, cells, buckets, counts)
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,18 @@ _KEPT = frozenset({"grid_ns", "fine_ns", "last_second_ns"})  # the whole's own
 
 
 def add_tallies(parts: Sequence[Tallies], whole: Tallies) -> None:
-    """Writes what the parts counted, all on one grid, into `whole`."""
+    """Writes what the parts counted, all on one grid, into `whole`.
+
+    Each word is written once: the live page reads `whole` from another process, and must not see a sum half made.
+    """
     for name in Tallies._fields:
         if name in _KEPT:
             continue
-        target: NDArray[np.int64] = getattr(whole, name)
         join = np.maximum if name in _MOST else np.add
-        np.copyto(target, getattr(parts[0], name))
+        found: NDArray[np.int64] = getattr(parts[0], name)
         for part in parts[1:]:
-            join(target, getattr(part, name), out=target)
+            found = join(found, getattr(part, name))
+        np.copyto(getattr(whole, name), found)
     whole.fine_ns[1] = max(int(part.fine_ns[1]) for part in parts)
 
 

@@ -19,6 +19,8 @@ from simulator.shard.layout import shared_array
 from simulator.transaction import Kind, Reason, Status
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 KINDS = len(Kind)
@@ -209,8 +211,9 @@ class Measured(NamedTuple):
 class Recorder:
     """Owns the histograms per window; keeps the three in step, so that one `slots` array serves all."""
 
-    def __init__(self, windows: int, nodes: int) -> None:
-        self._all = tuple(WindowHistograms(windows, KINDS, nodes, resident=8) for _ in range(3))
+    def __init__(self, windows: int, nodes: int, spill: Path | None = None) -> None:
+        """`spill`: the folder in which windows that are over wait for the end of the run; None: in memory."""
+        self._all = tuple(WindowHistograms(windows, KINDS, nodes, resident=8, spill=spill) for _ in range(3))
         response, service, lag = self._all
         self.dense = Dense(response.dense, service.dense, lag.dense, response.slots)
 

@@ -17,7 +17,8 @@ ROWS_MAX = 200  # power losses in a table; summary.json has all
 def audit_facts(run: RunFolder) -> list[tuple[str, str]]:
     """What the audit held against what: sums and counts."""
     audit, currency = run.audit, str(run.summary.get("value", {}).get("currency", "CNY"))
-    facts = [("money created or lost", wording.money(audit.get("conservation_minor"), currency))]
+    drift = audit.get("conservation_minor")
+    facts = [("money created or lost", "not audited" if drift is None else wording.money(drift, currency))]
     given_back = wording.returned(run.summary)
     facts += [("returned", given_back)] if given_back else []
     return facts + [(f"{metric_name(name)} checked", count(n)) for name, n in (audit.get("checked") or {}).items()]

@@ -39,7 +39,7 @@ def tiles(summary: dict[str, Any]) -> list[Tile]:
             "Audit", "clean", "each applied once, or not at all" if virtual else _clean_note(summary), "good"
         ),
         "anomalies": Tile("Audit", "anomalies", f"{count(sum(audit.get('anomalies', {}).values()))} found", "bad"),
-        "unknown": Tile("Audit", "unknown", "the books could not be checked", "warn"),
+        "unknown": _not_clean(audit),
     }
     validity_tile = {
         "valid": Tile("Measurement", "valid", "simulated to its end" if virtual else "the generator kept up", "good"),
@@ -55,7 +55,7 @@ def tiles(summary: dict[str, Any]) -> list[Tile]:
         Tile(
             "Value settled",
             wording.money_short(value.get("settled_minor"), currency),
-            f"of {wording.money_short(value.get('offered_minor'), currency)} offered",
+            f"{wording.as_answered(audit)}of {wording.money_short(value.get('offered_minor'), currency)} offered",
         ),
         audit_tile.get(str(audit.get("verdict")), Tile("Audit", NO_DATA)),
         Tile("Response p50", ms(times.get("p50")), "half were faster", _tone(summary, "p(50)")),
@@ -64,6 +64,16 @@ def tiles(summary: dict[str, Any]) -> list[Tile]:
         Tile("Slowest", ms(times.get("max")), "response time, maximum", _tone(summary, "max")),
         validity_tile.get(str(validity.get("verdict")), Tile("Measurement", NO_DATA)),
     ]
+
+
+def _not_clean(audit: dict[str, Any]) -> Tile:
+    """What the audit could not say, and whose matter that is."""
+    unaudited = wording.not_audited(audit)
+    if unaudited and not audit.get("doubts"):
+        return Tile("Money", "not audited", unaudited.partition(": ")[2])
+    if audit.get("books") == "undeclared":
+        return Tile("Audit", "unknown", "this run keeps no books", "warn")
+    return Tile("Audit", "unknown", "the books could not be checked", "warn")
 
 
 def _clean_note(summary: dict[str, Any]) -> str:

@@ -113,6 +113,7 @@ def _words(run: RunFolder) -> dict[str, Any]:
         "sick": platform_tables.answered("What became of a sick node's part", answerers.faults(summary)),
         "generators": platform_tables.answered("The generators", generators.rows(summary)),
         "audit": run.audit,
+        "not_audited": wording.not_audited(run.audit),
         "power": durability.sentence(summary.get("durability") or {}),
         "power_losses": audit_tables.power_losses(summary),
         "audit_facts": audit_tables.audit_facts(run),

@@ -20,8 +20,9 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def junit(runs: Sequence[tuple[str, Summary]]) -> str:
     """The document.
 
-    A threshold or an audit that is not met is a failure; figures that are not to be believed, or a platform that stopped, are an
-    error; an interrupted run's cases are what could be judged.
+    A threshold or an audit that is not met is a failure, and so is a load that the trip stopped; figures that are not to be
+    believed, or a platform that stopped, are an error; an interrupted run's cases are what could be judged. Money that the target
+    keeps the books of was not audited: that case is skipped.
 
     Args:
         runs: what to call each (the run's folder), and its summary.
@@ -71,6 +72,10 @@ def _rest(suite: ET.Element, scenario: str, summary: Summary) -> None:
     if audit.get("verdict") == "anomalies":
         found = ", ".join(f"{name} {count}" for name, count in audit.get("anomalies", {}).items() if count)
         _outcome(case, "failure", f"anomalies: {found}")
+    elif audit.get("books") == "undeclared":
+        _outcome(case, "error", wording.audit_cause(summary))
+    elif audit.get("verdict") != "clean" and wording.not_audited(audit) and not audit.get("doubts"):
+        _outcome(case, "skipped", wording.not_audited(audit))
     elif audit.get("verdict") != "clean":
         _outcome(case, "error", "the audit could not tell")
     case = ET.SubElement(suite, "testcase", classname=scenario, name="platform")
@@ -78,6 +83,8 @@ def _rest(suite: ET.Element, scenario: str, summary: Summary) -> None:
         _outcome(case, "error", f"the platform stopped: {summary['failure']}")
     elif summary.get("interrupted"):
         _outcome(case, "error", "the run was interrupted")
+    elif summary.get("tripped"):
+        _outcome(case, "failure", str(summary.get("stop_reason", "the error-rate trip stopped the load")))
 
 
 def _outcome(case: ET.Element, kind: str, message: str) -> None:

@@ -54,7 +54,7 @@ def _one(name: str, summary: Summary) -> str:
                 *(ms(times.get(mark)) for mark in ("p50", "p99", "p99.9")),
                 count(counts.get("offered")),
                 count(counts.get("dropped")),
-                escaped(summary.get("audit", {}).get("verdict", "")),
+                escaped(wording.audit_word(summary.get("audit", {}))),
             )
         ],
     )

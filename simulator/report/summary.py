@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.audit.findings import Books
 from simulator.balancer.behaviour import spread
 from simulator.errors import Exit
 from simulator.measure import grid
@@ -21,6 +22,8 @@ from simulator.transaction import Kind, Reason, Status
 from simulator.workload.hot_keys import NO_HOT_KEYS, Popular
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from simulator.audit.credit_lag import CreditLag
     from simulator.measure.recorder import Measured, Tallies
     from simulator.measure.validity import Validity
@@ -85,42 +88,58 @@ def judge_thresholds(results: Results) -> list[Judgement]:
     return judged
 
 
-def exit_code(summary: dict[str, Any]) -> Exit:  # noqa: PLR0911  one for each thing that can go wrong
+def undeclared(audit: Mapping[str, Any]) -> bool:
+    """Whether the run keeps no books and its scenario does not say who does: such a run proves nothing, and may not pass."""
+    return str(audit.get("books", Books.HERE)) == Books.UNDECLARED
+
+
+def unsettled(audit: Mapping[str, Any]) -> bool:
+    """Whether the audit left open what it was to settle; that money is the target's matter, as was said, leaves nothing open."""
+    if audit["verdict"] == "clean":
+        return False
+    others = audit.get("books", Books.HERE) in (Books.ELSEWHERE, Books.NONE)
+    return audit["verdict"] == "anomalies" or not others or bool(audit.get("doubts"))
+
+
+def exit_code(summary: Mapping[str, Any]) -> Exit:  # noqa: PLR0911  one for each thing that can go wrong
     """The gravest of what went wrong.
 
-    Anomalies, the platform stopped, an interruption, a trip, an invalid run, a threshold, a regression against the baseline.
+    Anomalies, the platform stopped, an interruption, a run that is invalid or proves nothing, an audit that could not tell, a
+    threshold or the trip, a regression against the baseline.
     """
-    if summary["audit"]["verdict"] == "anomalies":
+    audit = summary["audit"]
+    if audit["verdict"] == "anomalies":
         return Exit.ANOMALIES
     if summary["failure"] is not None:
         return Exit.ERROR
     if summary["interrupted"]:
         return Exit.INTERRUPTED
-    if summary.get("tripped"):
-        # A threshold that ends the run. What could not be sent to a target that no longer answers follows from it.
-        return Exit.THRESHOLDS
-    if summary["validity"]["verdict"] != "valid":
+    if summary["validity"]["verdict"] != "valid" or undeclared(audit):
         return Exit.INVALID_RUN
-    if summary["audit"]["verdict"] != "clean":
+    if unsettled(audit):
         return Exit.ERROR
+    if summary.get("tripped"):
+        return Exit.THRESHOLDS
     crossed = [item for item in summary["thresholds"] if not item["passed"]]
     # A limit that the run itself is past is certain; that it became worse is a conclusion, if a sound one.
     regressed = bool(crossed) and all("baseline" in item for item in crossed)
     return Exit.REGRESSION if regressed else Exit.THRESHOLDS if crossed else Exit.OK
 
 
-def verdict_of(audit: str, validity: str, failure: str | None, *, passed: bool) -> str:
-    """`pass`, `fail` or `invalid`: the audit's and the validity's verdicts, why the platform stopped, all thresholds met."""
-    if audit == "anomalies" or failure is not None:
+def verdict_of(audit: Mapping[str, Any], validity: str, failure: str | None, *, passed: bool) -> str:
+    """`pass`, `fail` or `invalid`.
+
+    Args:
+        audit: what it found, as in the summary.
+        validity: its verdict.
+        failure: why the platform stopped, if it did.
+        passed: whether all thresholds were met, and the trip did not stop the load.
+    """
+    if audit["verdict"] == "anomalies" or failure is not None:
         return "fail"
-    if validity != "valid":
+    if validity != "valid" or undeclared(audit):
         return "invalid"
-    return "pass" if passed and audit == "clean" else "fail"
-
-
-def stopped_by_trip(tripped: dict[str, Any] | None) -> str | None:
-    """What to tell `verdict_of` of a run that the trip stopped: it fails like one whose platform stopped."""
-    return None if tripped is None else "tripped"
+    return "pass" if passed and not unsettled(audit) else "fail"
 
 
 def overload_of(results: Results) -> Overload:
@@ -165,10 +184,10 @@ def summarise(results: Results) -> dict[str, Any]:
         "tripped": results.tripped,
         "protocol": results.protocol,
         "verdict": verdict_of(
-            results.audit["verdict"],
+            results.audit,
             results.validity.verdict,
-            results.failure or stopped_by_trip(results.tripped),
-            passed=all(j.passed for j in judged),
+            results.failure,
+            passed=all(j.passed for j in judged) and results.tripped is None,
         ),
         "validity": {"verdict": results.validity.verdict, "reasons": results.validity.reasons},
         "counts": counts,
@@ -247,6 +266,8 @@ def summarise(results: Results) -> dict[str, Any]:
         },
         "audit": {
             "verdict": results.audit["verdict"],
+            "books": results.audit.get("books", Books.HERE),
+            "doubts": results.audit.get("doubts", 0),
             "anomalies": results.audit["anomalies"],
             "conservation_minor": results.audit["conservation_minor"],
         },

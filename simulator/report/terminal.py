@@ -197,15 +197,21 @@ def _closing(summary: dict[str, Any]) -> Table:
     audit, validity, value = summary.get("audit", {}), summary.get("validity", {}), summary.get("value", {})
     currency = str(value.get("currency", "CNY"))
     found = ", ".join(f"{metric_name(name)} {count(n)}" for name, n in audit.get("anomalies", {}).items() if n)
-    books = f"{plain(audit.get('verdict', NO_DATA))}{f' ({found})' if found else ''}"
     checked = audit.get("verdict") == "clean"
     drift = wording.money(audit.get("conservation_minor"), currency) if checked else "not known"
+    books = f"{plain(audit.get('verdict', NO_DATA))}{f' ({found})' if found else ''}, money created or lost: {drift}"
+    unaudited = wording.not_audited(audit)
+    if unaudited:
+        books = f"{plain(audit.get('verdict'))} ({found}); {unaudited}" if found else unaudited
     settled = wording.money(value.get("settled_minor"), currency)
     rows = [
         *([("hot keys", hot)] if (hot := _hot_keys(summary)) else []),
-        ("settled", f"{settled} of {wording.money(value.get('offered_minor'), currency)} offered"),
+        (
+            "settled",
+            f"{settled} {wording.as_answered(audit)}of {wording.money(value.get('offered_minor'), currency)} offered",
+        ),
         *((("returned", wording.returned(summary)),) if wording.returned(summary) else ()),
-        ("audit", f"{books}, money created or lost: {drift}"),
+        ("audit", books),
         *([("attempts", _attempts(summary.get("client") or {}))] if _tried_again(summary) else []),
         *_overload(summary.get("overload") or {}),
         *_dead_letters(summary.get("dead_letters") or {}),

@@ -23,14 +23,35 @@ def sentence(summary: Summary) -> str:
     causes = [
         cause
         for cause in (
-            _failure_cause(summary), _trip_cause(summary), _audit_cause(summary), _validity_cause(summary),
+            _failure_cause(summary), _trip_cause(summary), audit_cause(summary), _validity_cause(summary),
             _threshold_cause(summary),
         )
         if cause
     ]  # fmt: skip
     if summary.get("verdict") == "pass":
         return f"{word}: {_what_was_held(summary)}{_limit(summary)}"
-    return f"{word}: {'; '.join(causes) or 'the summary names no cause'}{_limit(summary)}"
+    causes = causes or ["the summary names no cause"]
+    unaudited = not_audited(summary.get("audit", {}))
+    return f"{word}: {'; '.join([*causes, *([unaudited] if unaudited else [])])}{_limit(summary)}"
+
+
+def not_audited(audit: dict[str, Any]) -> str:
+    """Why nobody looked for the money, of a run that may pass without; "" of every other."""
+    return {
+        "elsewhere": "money not audited: the target keeps its own books",
+        "none": "money not audited: this backend books nothing",
+    }.get(str(audit.get("books")), "")
+
+
+def as_answered(audit: dict[str, Any]) -> str:
+    """What to say before a sum of money that only answers vouch for: nobody looked into the books."""
+    return "" if audit.get("books", "here") == "here" else "by the answers, "
+
+
+def audit_word(audit: dict[str, Any]) -> str:
+    """The audit's verdict in a word or two: of books that are not here only that, unless the clients' side has anomalies."""
+    verdict = plain(audit.get("verdict", NO_DATA))
+    return "money not audited" if not_audited(audit) and verdict == "unknown" and not audit.get("doubts") else verdict
 
 
 def run_seconds(summary: Summary) -> float | None:
@@ -51,8 +72,9 @@ def _what_was_held(summary: Summary) -> str:
     held += f" for {duration(run_seconds(summary))}"
     held += f" (peak {rate(rates.get('peak_offered_per_s'))})"
     held += f" at p99 {ms(summary.get('response_time_ms', {}).get('p99'))}"
-    if summary.get("audit", {}).get("verdict") != "clean":
-        return f"{held}; the books were not checked"
+    audit = summary.get("audit", {})
+    if audit.get("verdict") != "clean":
+        return f"{held}; {not_audited(audit) or 'the books were not checked'}"
     if virtual:
         return f"{held}; every transaction accounted for"
     money_word = "every yuan" if summary.get("value", {}).get("currency", "CNY") == "CNY" else "all money"
@@ -111,8 +133,16 @@ def _trip_cause(summary: Summary) -> str:
     return plain(summary.get("stop_reason")) if summary.get("tripped") else ""
 
 
-def _audit_cause(summary: Summary) -> str:
+def audit_cause(summary: Summary) -> str:
+    """What the audit has against the run, "" if it has nothing against it."""
     audit = summary.get("audit", {})
+    if audit.get("verdict") == "unknown" and audit.get("books") == "undeclared":
+        return (
+            "nobody audited the money: this run keeps no books; if the target keeps its own, say so in the scenario: "
+            "books: elsewhere"
+        )
+    if audit.get("verdict") == "unknown" and not_audited(audit):
+        return "the audit could not tell what clients were told" if audit.get("doubts") else ""
     if audit.get("verdict") == "unknown":
         return "the audit could not tell whether the books balance"
     if audit.get("verdict") != "anomalies":

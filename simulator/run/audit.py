@@ -6,9 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from simulator.audit import auditor
+from simulator.audit.findings import Books
 from simulator.errors import Exit, SimError, UsageError
-from simulator.report import durability
+from simulator.report import durability, wording
 from simulator.report.folder import read_events
+from simulator.report.summary import unsettled
 from simulator.run.folder import say
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ def audit_run(run: Path) -> Exit:
     if not (run / "summary.json").is_file():
         raise UsageError(f"{run} is not a run's folder: it has no summary.json")
     found = _found(run)
-    lines = [f"audit: {found['verdict']}"]
+    lines = [f"audit: {wording.audit_word(found)}"]
+    unaudited = wording.not_audited(found)
+    lines += [f"  {unaudited}; what clients were told was held against itself"] if unaudited else []
     lost = durability.sentence(durability.with_recovery(found.get("durability") or {}, read_events(run)))
     lines += [f"  {lost}"] if lost else []
     for name, count in found["anomalies"].items():
@@ -35,7 +39,16 @@ def audit_run(run: Path) -> Exit:
     if found["verdict"] == "clean":
         lines.append("  money created or lost: 0")
     say("\n".join(lines))
-    return {"clean": Exit.OK, "anomalies": Exit.ANOMALIES}.get(found["verdict"], Exit.ERROR)
+    if found["verdict"] == "anomalies":
+        return Exit.ANOMALIES
+    return Exit.ERROR if unsettled(found) else Exit.OK
+
+
+def _books(summary: dict[str, Any]) -> Books:
+    """Who kept the books of a finished run; one of an older version did not say."""
+    audit = summary.get("audit")
+    told = audit.get("books") if isinstance(audit, dict) else None
+    return Books(told) if told in set(Books) else Books.HERE
 
 
 def _found(run: Path) -> dict[str, Any]:
@@ -43,7 +56,7 @@ def _found(run: Path) -> dict[str, Any]:
     try:
         summary = json.loads((run / "summary.json").read_text("utf-8"))
         if summary.get("clock") != "virtual":
-            return auditor.audit_run(run).to_dict()
+            return auditor.audit_run(run, books=_books(summary)).to_dict()
         found: dict[str, Any] = json.loads((run / "audit.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise SimError(f"{run}: summary.json or audit.json cannot be read: {error}") from None

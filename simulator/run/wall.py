@@ -15,6 +15,7 @@ from simulator import __version__
 from simulator.arrivals.build import build_rate
 from simulator.audit import auditor, history
 from simulator.audit.credit_lag import CreditLagSampler
+from simulator.audit.findings import Books
 from simulator.audit.held import HeldMoney
 from simulator.audit.keys import write_keys
 from simulator.backend.backend import Backend, NoopBackend
@@ -167,7 +168,7 @@ class Run:
     def make_engine(self, write: Any) -> tuple[Recorder, WallEngine]:  # noqa: ANN401  a callable; see MakeEngine
         """Builds the engine; called in its own process."""
         scenario = self.scenario
-        recorder = Recorder(self.seconds, self.backend.nodes)
+        recorder = Recorder(self.seconds, self.backend.nodes, self.folder)
         dispatcher = Dispatcher(
             self.backend, scenario.balancer, scenario.seed, self.tallies, recorder, write=write,
             in_flight=scenario.dispatcher.in_flight, **self._rules(),
@@ -181,7 +182,7 @@ class Run:
         if not isinstance(backend, HttpBackend):
             raise TypeError("this backend cannot be divided among generators")  # the scenario has seen to that
         backend = backend.part(share.of_limit, self.answerers[share.number] if self.answerers else None)
-        recorder = Recorder(self.seconds, backend.nodes)
+        recorder = Recorder(self.seconds, backend.nodes, self.folder)
         dispatcher = PartDispatcher(
             place.shared, backend, scenario.balancer, share.seed(scenario.seed), place.shared.tallies, recorder, write=write,
             in_flight=share.of_limit(scenario.dispatcher.in_flight), **self._rules(),
@@ -531,7 +532,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
     lags = _credit_lags(run)
     held = HeldMoney(run.tallies.grid_ns) if run.pool and run.pool.durability is not Durability.MEMORY else None
     lookers = [looker.look for looker in (lags, held) if looker is not None]
-    audit = auditor.audit_run(run.folder, _shown_to(lookers) if lookers else None).to_dict()
+    audit = auditor.audit_run(run.folder, _shown_to(lookers) if lookers else None, books=_books(run)).to_dict()
     audited_s = time.monotonic() - began
     with whoever_listens():
         view.update(_snapshot(run, "reporting"))
@@ -544,7 +545,7 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         duration_s=run.released_s, tallies=run.tallies, measured=ended.measured,
         validity=validity.judge(
             run.tallies, lag, seconds=int(run.released_s), lag_limit_ns=scenario.dispatcher.lag_limit,
-            interrupted=run.interrupted, without_books=run.pool is None, lost=run.generators.lost,
+            interrupted=run.interrupted, lost=run.generators.lost,
         ),
         audit=audit, owners=run.backend.owners().tolist(),
         applied=(run.pool.board.applied if run.pool else run.tallies.shard_ok.sum(axis=0)).tolist(),
@@ -585,6 +586,15 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
     write_events(folder / "events.jsonl", sorted(events, key=lambda event: event["t_s"]))  # some are told late
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _books(run: Run) -> Books:
+    """Who keeps the books."""
+    if run.pool is not None:
+        return Books.HERE
+    if run.scenario.backend.noop is not None:
+        return Books.NONE
+    return Books.UNDECLARED if run.scenario.books is None else Books.ELSEWHERE
 
 
 def _recorded(run: Run, ended: Ended) -> Recorded:

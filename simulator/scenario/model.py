@@ -92,6 +92,13 @@ class Scenario(Model):
     )
     load: Load = Field(description="What is sent: when, by whom, to whom, how much.")
     backend: Backend = Field(default=Backend(embedded=Embedded()), description="What it is sent to.")
+    books: Literal["elsewhere"] | None = Field(
+        default=None,
+        description=(
+            "elsewhere: the target keeps the books and this run cannot audit them; it may pass, and says that money was not "
+            "audited. Left out: the run audits the books, or does not pass."
+        ),
+    )
     platform: Platform | None = Field(
         default=None,
         description="What the virtual clock simulates in place of the backend; left out: a model of the embedded one.",
@@ -168,6 +175,7 @@ class Scenario(Model):
                 *self._generator_problems(),
                 *self._balancer_problems(),
                 *self._client_problems(),
+                *self._books_problems(),
                 *self._threshold_problems(),
                 *(self._fault_problems() if self._gateways is None else self._fleet_fault_problems(self._gateways)),
                 *(self.problems_in_time(duration_ns) if duration_ns is not None else ()),
@@ -265,6 +273,19 @@ class Scenario(Model):
                 ("client", "hedge"),
                 "hedges are sent on the virtual clock only; leave it out, or write clock: virtual",
             )
+
+    def _books_problems(self) -> Iterable[Problem]:
+        """What contradicts that the books are kept elsewhere."""
+        if self.books is None:
+            return
+        if self.backend.ledger is not None:
+            yield ("books",), "this run keeps its own books, and audits them; leave it out"
+        elif self.backend.noop is not None:
+            yield ("books",), "noop books nothing, here or elsewhere, and needs no such word; leave it out"
+        for metric, gates in self.thresholds.items():
+            if gates and _parsed(metric, gates[0]).metric == "audit":
+                message = "nothing audits books that are kept elsewhere (books: elsewhere); leave one of the two out"
+                yield ("thresholds", metric), message
 
     def _threshold_problems(self) -> Iterable[Problem]:
         """What is wrong with the nodes and shards that thresholds name, as far as the scenario tells how many there are."""
