@@ -51,7 +51,9 @@ def test_what_was_added_comes_back_in_order(tmp_path: Path, on_disk: bool) -> No
 
 
 def test_nothing_added_is_nothing_kept(tmp_path: Path) -> None:
-    assert len(Spill(TRIPLE, tmp_path).rows()) == 0
+    kept = Spill(TRIPLE, tmp_path)
+    assert len(kept.rows()) == 0
+    kept.close()
 
 
 @given(st.integers(0, 60 * TRIPLE.itemsize), st.lists(st.integers(0, 20), max_size=8))

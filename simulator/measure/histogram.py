@@ -151,8 +151,8 @@ class WindowHistograms:
     """Histograms per window × kind × node, in memory that does not grow with the number of values.
 
     The last `resident` windows that were written to are dense (uint32, pages are touched only where values fall); a window
-    that makes room for another is kept as (cell, bucket, count) triples: at a few thousand values a window nearly one for each, so
-    a long run has them on disk (`spill`, a folder). `dense[slot, kind, node, bucket]` is what kernels
+    that makes room for another is kept as (cell, bucket, count) triples: of a few thousand values nearly one for each, so a long
+    run has them on disk (`spill`, a folder). `dense[slot, kind, node, bucket]` is what kernels
     write to, `slots[window]` tells where (-1: call `admit` first). A window may be admitted again after it has been retired.
     """
 
