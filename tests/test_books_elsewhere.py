@@ -22,7 +22,7 @@ from simulator.report import render, wording
 from simulator.report.junit import junit
 from simulator.report.markdown import markdown
 from simulator.report.summary import exit_code, verdict_of
-from simulator.report.terminal import summary_text
+from simulator.report.terminal import print_summary
 from simulator.scenario.model import Scenario
 from simulator.transaction import Kind, Reason, Status
 
@@ -201,7 +201,7 @@ def fake_terminal(summary: dict[str, Any], folder: Path) -> str:
     from rich.console import Console  # noqa: PLC0415  likewise
 
     out = StringIO()
-    Console(file=out, width=80).print(summary_text(summary, folder, with_sentence=False))
+    print_summary(Console(file=out, width=80), summary, folder)
     return " ".join(out.getvalue().split())
 
 
