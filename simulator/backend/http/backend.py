@@ -10,7 +10,6 @@ what is offered to a target to which no connection is open, and the last attempt
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import struct
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,6 +21,8 @@ from simulator.backend.http import receipt
 from simulator.backend.http.alarm import Alarm
 from simulator.backend.http.connection import Cause, Connection, ReadingConnection
 from simulator.backend.http.judge import Judge, of_cause
+from simulator.backend.http.lines import NONE, Exchange, Times
+from simulator.backend.http.render import program_of
 from simulator.errors import BackendError
 from simulator.transaction import OUTCOME, Reason, Status
 
@@ -82,7 +83,6 @@ class _Side:
     def __init__(self, node: int, target: Target) -> None:
         self.node = node
         self.target = target
-        self.idle: list[Connection] = []  # the one last used is the warmest
         self.alive = 0
         self.opening = 0
         self.not_before_s = 0.0
@@ -110,7 +110,8 @@ class HttpBackend:
         self._table = options.judge.table()
         self._sides = [_Side(node, target) for node, target in enumerate(targets)]
         self._done = bytearray()  # OUTCOME rows, packed
-        self._all: set[Connection] = set()
+        self._connections: dict[int, Connection] = {}  # by row
+        self._exchange: Any = None  # from `open` to `close`
         self._look_ns = 0
         self._loop: Any = None
         self._alarm: Any = None  # both from `open` to `close`
@@ -154,9 +155,17 @@ class HttpBackend:
         """Opens the pool, in the process that will use it. Raises BackendError if a target cannot be reached at all."""
         self._loop = uvloop.new_event_loop()
         self._alarm = Alarm(self._loop, self._ring)
+        glance = not self._reads and self._answerers is None and self._options.keep_alive
+        programs = [
+            program_of({kind: (template.head, template.body) for kind, template in target.templates.items()})
+            for target in self._targets
+        ]
+        connections = self._options.connections * len(self._targets)
+        self._exchange = Exchange(connections, programs, self._table, glance=glance)
+        self._loop.add_reader(self._exchange.fd, self._readable)
         deadline = time.monotonic() + _PREPARE_S
         wanted = self._options.connections
-        while any(side.alive < wanted for side in self._sides):
+        while any(self._exchange.idle(side.node) < wanted for side in self._sides):
             self._open_more()
             self._run(0.01)
             for side in self._sides:
@@ -174,38 +183,27 @@ class HttpBackend:
         side = self._sides[node]
         if side.nobody_there:
             return self._refuse(batch)
-        count = min(len(batch), len(side.idle))
-        if count < len(batch):
+        times = Times(self._now_ns(), self._options.timeout_ns, self._options.deadline_ns)
+        taken = 0
+        while taken < len(batch):
+            taken, row, went, length = self._exchange.send(node, batch, taken, times)
+            if row == NONE:
+                break
+            if not self._connections[row].write(self._exchange.request(max(went, 0), length)):
+                taken -= 1  # the next one, then
+        if taken < len(batch):
             self._short = True
             self._open_more()
-        if not count:
-            return 0
-        taken = batch[:count]
-        requests = self._render(side, taken)
-        now_ns = self._now_ns()
-        deadline_ns = now_ns + self._options.timeout_ns
-        deadlines = (taken["intended_ns"] + self._options.deadline_ns).tolist() if self._options.deadline_ns else None
-        idle = side.idle
-        tokens = [(key, slot, now_ns) for key, slot in zip(taken["id"].tolist(), taken["slot"].tolist(), strict=True)]
-        for number, (request, token) in enumerate(zip(requests, tokens, strict=True)):
-            while True:
-                if not idle:
-                    return number
-                connection = idle.pop()
-                if connection.send(request, token):
-                    break
-            connection.deadline_ns = deadline_ns
-            if deadlines is not None:
-                connection.deadline_ns = min(deadline_ns, deadlines[number])
-        return count
+        return taken
 
     def poll(self, outcomes: NDArray[np.void]) -> int:
         """Moves answers out."""
-        count = min(len(outcomes), len(self._done) // OUTCOME.itemsize)
+        found = int(self._exchange.take_answers(outcomes))
+        count = min(len(outcomes) - found, len(self._done) // OUTCOME.itemsize)
         if count:
-            outcomes[:count] = np.frombuffer(bytes(self._done), OUTCOME, count)
+            outcomes[found : found + count] = np.frombuffer(bytes(self._done), OUTCOME, count)
             del self._done[: count * OUTCOME.itemsize]
-        return count
+        return found + count
 
     def returned(self) -> list[int]:
         """A target that comes back has lost nothing that this side would know of."""
@@ -214,7 +212,7 @@ class HttpBackend:
     def wait(self, timeout_s: float) -> None:
         """Runs the event loop until an answer is there, at most this long."""
         self._expire()
-        if self._done:
+        if self._answered:
             timeout_s = 0.0
         self._open_more()
         self._run(timeout_s)
@@ -234,10 +232,12 @@ class HttpBackend:
             return
         for task in self._tasks:
             task.cancel()
-        for connection in list(self._all):
+        for connection in list(self._connections.values()):
             connection.abort(Cause.RESET)
         self._run(0.0)
         self._alarm.close()
+        self._loop.remove_reader(self._exchange.fd)
+        self._exchange.close()
         self._loop.close()
         self._loop = None
 
@@ -249,13 +249,15 @@ class HttpBackend:
         side.opening -= 1
         side.alive += 1
         side.failed = 0
-        side.idle.append(connection)
-        self._all.add(connection)
+        self._connections[connection.row] = connection
+        if side.target.tls is None:
+            self._loop.call_soon(self._adopt, connection)  # its transport begins to read when this returns
+        else:
+            self._exchange.rest(connection.row)
 
     def ended(self, connection: Connection, cause: Cause, status: int) -> None:
         """See `connection.Pool`."""
-        key, slot, at_ns = connection.token
-        connection.token = None
+        key, slot, at_ns = self._exchange.in_flight(connection.row)
         now_ns = self._now_ns()
         shard = lsn = 0
         name = b""
@@ -274,7 +276,7 @@ class HttpBackend:
             self._answerers.note(name, now_ns, now_ns - at_ns)
         self._done += _pack(key, lsn, 0, now_ns, slot, shard, *verdict)
         if cause is Cause.ANSWERED and not connection.last:
-            self._sides[connection.node].idle.append(connection)
+            self._exchange.rest(connection.row)
         if self._waiting:
             self._something_ended()
 
@@ -282,24 +284,41 @@ class HttpBackend:
         """See `connection.Pool`."""
         side = self._sides[connection.node]
         side.alive -= 1
-        self._all.discard(connection)
-        with contextlib.suppress(ValueError):
-            side.idle.remove(connection)
+        del self._connections[connection.row]
+        self._exchange.free(connection.row)
 
     # ---- inside ----
 
-    def _render(self, side: _Side, batch: NDArray[np.void]) -> list[bytes]:
-        kinds = batch["kind"]
-        templates = side.target.templates
-        first = int(kinds[0])
-        if (kinds == first).all():
-            return templates[first].render(batch)  # type: ignore[index]  # a Kind is an int
-        requests: list[bytes] = [b""] * len(batch)
-        for kind in np.unique(kinds):
-            where = np.flatnonzero(kinds == kind)
-            for at, request in zip(where.tolist(), templates[int(kind)].render(batch[where]), strict=True):  # type: ignore[index]  # as above
-                requests[at] = request
-        return requests
+    @property
+    def _answered(self) -> bool:
+        """Whether there is something to poll."""
+        return bool(self._done) or self._exchange.waiting > 0
+
+    def _adopt(self, connection: Connection) -> None:
+        """Its first idle moment."""
+        if connection.row in self._connections and connection.adopt():
+            self._exchange.rest(connection.row)
+
+    def _readable(self) -> None:
+        """A connection can be read."""
+        self._read()
+        if self._waiting and self._answered:
+            self._something_ended()
+
+    def _read(self) -> None:
+        """Reads what has come."""
+        exchange = self._exchange
+        while True:
+            row, size = exchange.read(self._now_ns())
+            if row == NONE:
+                return
+            connection = self._connections[row]
+            if size > 0:
+                connection.data_received(exchange.received(size))
+            elif size == 0:
+                connection.leave()
+            else:
+                connection.abort(Cause.RESET)
 
     def _refuse(self, batch: NDArray[np.void]) -> int:
         """Answers that nobody was there to take them."""
@@ -318,8 +337,8 @@ class HttpBackend:
             return
         shortest = min(self._options.timeout_ns, self._options.deadline_ns or self._options.timeout_ns)
         self._look_ns = now + max(shortest // 50, 1_000_000)
-        for connection in [c for c in self._all if c.busy and c.deadline_ns <= now]:
-            connection.abort(Cause.TIMEOUT)
+        for row in self._exchange.late(now):
+            self._connections[row].abort(Cause.TIMEOUT)
 
     def _open_more(self) -> None:
         now = time.monotonic()
@@ -336,8 +355,10 @@ class HttpBackend:
 
     def _connection(self, side: _Side) -> Connection:
         if self._reads:
-            return ReadingConnection(self, side.node, self._options.identify)
-        return Connection(self, side.node)
+            return ReadingConnection(
+                self, self._exchange, side.node, self._options.identify, keep=self._options.keep_alive
+            )
+        return Connection(self, self._exchange, side.node, keep=self._options.keep_alive)
 
     async def _open(self, side: _Side) -> None:
         target = side.target
@@ -371,6 +392,7 @@ class HttpBackend:
         if not self._armed:
             return  # the alarm and an answer came in the same poll
         self._armed = self._waiting = False
+        self._read()
         try:
             pause_s = self._turn()
         except BaseException as error:  # noqa: BLE001  the loop would log it and go on; `repeat` raises it
@@ -381,7 +403,7 @@ class HttpBackend:
             return
         self._expire()
         self._open_more()
-        self._pause(0.0 if self._done else pause_s)
+        self._pause(0.0 if self._answered else pause_s)
 
     def _pause(self, timeout_s: float) -> None:
         """Has `_stir` called after this long, or when something ended and what comes with it is gathered."""

@@ -1,7 +1,8 @@
 """One connection: one request in flight at a time, and exactly one ending for each.
 
 The parser is llhttp; nothing here looks at HTTP's syntax itself. A connection tells its pool how a request ended and whether it
-can carry another one; it never decides what that means for a transaction.
+can carry another one; it never decides what that means for a transaction. What is in flight stands in its row of the table
+(`lines`), whose kernels write the requests and settle the commonest answers; the rest comes here.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-if TYPE_CHECKING:
-    from typing import Any
+from simulator.backend.http.lines import NONE, Parser, State
 
+if TYPE_CHECKING:
+    from simulator.backend.http.lines import Exchange
+
+_BUSY, _BEGUN = int(State.BUSY), int(Parser.BEGUN)
 RESPONSE_BYTES_MAX = 1 << 20  # head and body of one response; more is no payment's answer, and ends the connection
 
 
@@ -46,46 +50,69 @@ class Pool(Protocol):
 class Connection(asyncio.Protocol):
     """A connection that needs nothing of a response but its status."""
 
-    __slots__ = ("_head", "_parser", "_pool", "_received", "_transport", "busy", "deadline_ns", "last", "node", "token")
+    __slots__ = ("_exchange", "_head", "_keep", "_parser", "_pool", "_received", "_transport", "last", "node", "row")
 
-    def __init__(self, pool: Pool, node: int) -> None:
+    def __init__(self, pool: Pool, exchange: Exchange, node: int, *, keep: bool = True) -> None:
+        """`exchange` has the table; without `keep` the connection ends with its first answer."""
         self._pool = pool
+        self._exchange = exchange
+        self._keep = keep
         self.node = node
-        self.busy = False
-        self.token: Any = None  # the pool's own note on the request in flight
-        self.deadline_ns = 0  # the pool's
+        self.row = NONE
         self.last = False  # whether it closes after the request in flight
         self._received = 0
         self._head = b""
         self._transport: asyncio.Transport | None = None
         self._parser = HttpResponseParser(self)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in flight."""
+        return self._exchange.state[self.row] == _BUSY
+
     # ---- from the pool ----
 
-    def send(self, request: bytes, token: object) -> bool:
-        """Writes a request; False, and nothing written, if the connection is about to end."""
+    def write(self, rest: bytes) -> bool:
+        """Writes what a kernel did not of the request in flight; False, and it is not in flight, if the connection is about to end."""
         transport = self._transport
         if transport is None or transport.is_closing():
+            self._exchange.spend(self.row)
             return False
-        self.busy = True
-        self.token = token
-        self._received = 0
-        transport.write(request)
+        transport.write(rest)
         return True
 
     def abort(self, cause: Cause) -> None:
         """Ends the request in flight, if there is one, and the connection."""
-        if self.busy:
-            self.busy = False
+        busy = self.busy
+        self._exchange.spend(self.row)
+        if busy:
             self._pool.ended(self, cause, 0)
         if self._transport is not None:
             self._transport.abort()
+
+    def adopt(self) -> bool:
+        """Has kernels read it from now on; False if it is about to end, or is busy with what nobody asked for."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        transport.pause_reading()
+        self._exchange.attach(self.row, transport.get_extra_info("socket").fileno())
+        return True
+
+    def leave(self) -> None:
+        """Its end was read: the event loop reads that again, and says what there is to say."""
+        if not self.busy:
+            self._exchange.spend(self.row)
+        self._exchange.detach(self.row)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     # ---- from the event loop ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
         self._transport = transport  # type: ignore[assignment]  # a stream's transport is one that writes
+        self.row = self._exchange.take(self.node)
         self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -93,8 +120,10 @@ class Connection(asyncio.Protocol):
         if not self.busy:
             self.abort(Cause.GARBAGE)
             return
-        if not self._received:
+        if self._exchange.parser[self.row] != _BEGUN:
+            self._exchange.parser[self.row] = _BEGUN
             self._head = data
+            self._received = 0
         self._received += len(data)
         if self._received > RESPONSE_BYTES_MAX:
             self.abort(Cause.GARBAGE)
@@ -106,8 +135,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio. A response without a length ends with its connection; any other one is cut short."""
+        if self.row == NONE:
+            return
         if self.busy:
-            self.busy = False
+            self._exchange.spend(self.row)
             if exc is None and self._ends_with_the_connection():
                 self._pool.ended(self, Cause.ANSWERED, self._parser.get_status_code())
             else:
@@ -133,8 +164,9 @@ class Connection(asyncio.Protocol):
                 transport.abort()
             return
         # An early answer leaves a rest of the request unwritten: nothing can follow on this connection.
-        reusable = self._parser.should_keep_alive() and transport is not None and not transport.get_write_buffer_size()
-        self.busy = False
+        staying = self._keep and self._parser.should_keep_alive()
+        reusable = staying and transport is not None and not transport.get_write_buffer_size()
+        self._exchange.spend(self.row)
         if not reusable:
             self.last = True
         self._pool.ended(self, Cause.ANSWERED, status)
@@ -147,8 +179,8 @@ class ReadingConnection(Connection):
 
     __slots__ = ("_parts", "_wanted", "seen")
 
-    def __init__(self, pool: Pool, node: int, header: bytes) -> None:
-        super().__init__(pool, node)
+    def __init__(self, pool: Pool, exchange: Exchange, node: int, header: bytes, *, keep: bool = True) -> None:
+        super().__init__(pool, exchange, node, keep=keep)
         self._wanted = header.lower()
         self._parts: list[bytes] = []
         self.seen = b""  # the header's value

@@ -1,8 +1,6 @@
-"""Requests as templates over a transaction's fields, compiled once, rendered a batch at a time.
+"""Requests as templates over a transaction's fields: text and placeholders in order, for `render` to write.
 
-A template is bytes with a placeholder for each field; a batch of transactions becomes one column a placeholder, and each request
-two `%` operations: its body, then its head with the body's length. Nothing a transaction carries can break out of a
-request: every field is a number, a word of ours, or the key made of them.
+Nothing a transaction carries can break out of a request: every field is a number, a word of ours, or the key made of them.
 """
 
 from __future__ import annotations
@@ -11,25 +9,24 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from simulator.backend.http.render import Field, Op, Piece, program_of, requests_of
 from simulator.scenario.http import FIELDS, PLACEHOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from simulator.transaction import Kind
 
-    Column = Callable[[NDArray[Any]], list[list[int]]]
-
-# What a placeholder prints as, and the columns of a TRANSACTION batch that fill it.
-_COLUMNS: dict[str, tuple[str, Column]] = {
-    "id": ("%d", lambda batch: [batch["id"].tolist()]),
-    "payer": ("%d", lambda batch: [batch["payer"].tolist()]),
-    "payee": ("%d", lambda batch: [batch["payee"].tolist()]),
-    "related": ("%d", lambda batch: [batch["related"].tolist()]),
-    "amount_minor": ("%d", lambda batch: [batch["amount_minor"].tolist()]),
-    "intended_ns": ("%d", lambda batch: [batch["intended_ns"].tolist()]),
+# The fields that are numbers as they stand.
+_NUMBERS = {
+    "id": Op.ID,
+    "payer": Op.PAYER,
+    "payee": Op.PAYEE,
+    "related": Op.RELATED,
+    "amount_minor": Op.AMOUNT_MINOR,
+    "intended_ns": Op.INTENDED_NS,
 }
 
 
@@ -43,33 +40,16 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A piece of a request: bytes for `%`, and what fills them."""
-
-    pattern: bytes
-    columns: tuple[Column, ...]
-
-    def fill(self, batch: NDArray[Any]) -> list[tuple[int, ...]]:
-        """One tuple of values for each transaction."""
-        values = [column for make in self.columns for column in make(batch)]
-        return list(zip(*values, strict=True)) if values else [()] * len(batch)
-
-
-@dataclass(frozen=True)
 class Template:
     """The requests of one kind of transaction."""
 
-    head: _Part  # ends in the blank line; its last value is the body's length where there is a body
-    body: _Part | None
+    kind: Kind
+    head: Sequence[Piece]  # ends in the blank line, and tells the body's length where there is one
+    body: Sequence[Piece] | None
 
     def render(self, batch: NDArray[Any]) -> list[bytes]:
-        """The request of each transaction (TRANSACTION rows), ready to be written."""
-        heads = self.head.fill(batch)
-        if self.body is None:
-            return [self.head.pattern % values for values in heads]
-        pattern, body = self.head.pattern, self.body.pattern
-        bodies = [body % values for values in self.body.fill(batch)]
-        return [pattern % (*values, len(text)) + text for values, text in zip(heads, bodies, strict=True)]
+        """The request of each transaction (TRANSACTION rows), as it is written."""
+        return requests_of(program_of({self.kind: (self.head, self.body)}), self.kind, batch)
 
 
 def compile_template(
@@ -99,83 +79,74 @@ def compile_template(
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
     for name, value in headers.items():
         lines.append(f"{name}: {value}")
-    patterns, columns = [], []
+    pieces: list[Piece] = []
     for line in lines:
         if any(ord(c) < ord(" ") or ord(c) == 127 for c in line):  # noqa: PLR2004  DEL
             raise ValueError(f"a control character in {line.split(':')[0]!r} would end it")  # from a secret, say
-        pattern, fills = _compile(line, kind, terms)
-        patterns.append(pattern)
-        columns += fills
+        pieces += [*_compile(line, kind, terms), b"\r\n"]
     if body is None:
-        return Template(_Part(b"\r\n".join(patterns) + b"\r\n\r\n", tuple(columns)), None)
-    patterns.append(b"Content-Length: %d")
-    text, fills = _compile_json(body, kind, terms)
-    return Template(_Part(b"\r\n".join(patterns) + b"\r\n\r\n", tuple(columns)), _Part(text, tuple(fills)))
+        return Template(kind, joined([*pieces, b"\r\n"]), None)
+    pieces += [b"Content-Length: ", Field(Op.LENGTH), b"\r\n\r\n"]
+    return Template(kind, joined(pieces), joined(_compile_json(body, kind, terms)))
 
 
-def _compile(text: str, kind: Kind, terms: Terms) -> tuple[bytes, list[Column]]:
-    """A text with placeholders as bytes for `%`, and its columns."""
-    pattern, columns, at = "", [], 0
+def joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """The same with neighbouring texts made one."""
+    found: list[Piece] = []
+    for piece in pieces:
+        last = found[-1] if found else None
+        if isinstance(piece, bytes) and isinstance(last, bytes):
+            found[-1] = last + piece
+        else:
+            found.append(piece)
+    return found
+
+
+def _compile(text: str, kind: Kind, terms: Terms, escaped: Callable[[str], str] = str) -> list[Piece]:
+    """The pieces of a text with placeholders; what stands between them is `escaped`."""
+    pieces: list[Piece] = []
+    at = 0
     for found in PLACEHOLDER.finditer(text):
-        pattern += text[at : found.start()].replace("%", "%%")
-        prints, fills = _field(found.group(1), kind, terms)
-        pattern += prints
-        columns += fills
+        pieces += [escaped(text[at : found.start()]).encode(), *_field(found.group(1), kind, terms)]
         at = found.end()
-    pattern += text[at:].replace("%", "%%")
-    return pattern.encode(), columns
+    return [*pieces, escaped(text[at:]).encode()]
 
 
-def _field(name: str, kind: Kind, terms: Terms) -> tuple[str, list[Column]]:
-    """What a placeholder prints as, and the columns that fill it."""
+def _field(name: str, kind: Kind, terms: Terms) -> list[Piece]:
+    """What a placeholder stands for."""
     words = {"kind": kind.name.lower(), "currency": terms.currency}
-    keys = {"key": "id", "related_key": "related"}
+    keys = {"key": Op.ID, "related_key": Op.RELATED}
     if name in words:
-        return words[name], []
+        return [words[name].encode()]
     if name in keys:
-        return terms.prefix.replace("%", "%%") + "%d", [_COLUMNS[keys[name]][1]]
+        return [terms.prefix.encode(), Field(keys[name])]
     if name == "amount" and terms.decimals:
         unit = 10**terms.decimals
-
-        def split(batch: NDArray[Any]) -> list[list[int]]:
-            return [(batch["amount_minor"] // unit).tolist(), (batch["amount_minor"] % unit).tolist()]
-
-        return f"%d.%0{terms.decimals}d", [split]
-    column = _COLUMNS.get("amount_minor" if name == "amount" else name)
-    if column is None:
+        return [Field(Op.UNITS, unit), b".", Field(Op.REST, unit, terms.decimals)]
+    number = _NUMBERS.get("amount_minor" if name == "amount" else name)
+    if number is None:
         raise ValueError(f"{{{name}}} is none of {', '.join(FIELDS)}")  # the scenario has told it already
-    return column[0], [column[1]]
+    return [Field(number)]
 
 
-def _compile_json(
-    value: object,
-    kind: Kind,
-    terms: Terms,
-) -> tuple[bytes, list[Column]]:
-    columns: list[Column] = []
+def _compile_json(value: object, kind: Kind, terms: Terms) -> list[Piece]:
+    """A JSON value whose texts may have placeholders."""
+    if isinstance(value, dict):
+        items = [[_json(str(key)).encode(), b":", *_compile_json(item, kind, terms)] for key, item in value.items()]
+        return [b"{", *_separated(items), b"}"]
+    if isinstance(value, list | tuple):
+        return [b"[", *_separated([_compile_json(item, kind, terms) for item in value]), b"]"]
+    if not isinstance(value, str):
+        return [json.dumps(value).encode()]
+    alone = PLACEHOLDER.fullmatch(value)
+    if alone and alone.group(1) in _NUMBERS:
+        return _field(alone.group(1), kind, terms)
+    return [b'"', *_compile(value, kind, terms, lambda text: _json(text)[1:-1]), b'"']
 
-    def write(value: object) -> str:
-        if isinstance(value, dict):
-            return "{" + ",".join(f"{escaped(str(key))}:{write(item)}" for key, item in value.items()) + "}"
-        if isinstance(value, list | tuple):
-            return "[" + ",".join(write(item) for item in value) + "]"
-        if not isinstance(value, str):
-            return json.dumps(value)
-        alone = PLACEHOLDER.fullmatch(value)
-        if alone and alone.group(1) in _COLUMNS:
-            prints, fills = _field(alone.group(1), kind, terms)
-            columns.extend(fills)
-            return prints
-        pieces, at = "", 0
-        for found in PLACEHOLDER.finditer(value):
-            pieces += escaped(value[at : found.start()])[1:-1]
-            prints, fills = _field(found.group(1), kind, terms)
-            columns.extend(fills)
-            pieces += prints
-            at = found.end()
-        return f'"{pieces}{escaped(value[at:])[1:-1]}"'
 
-    def escaped(text: str) -> str:
-        return json.dumps(text, ensure_ascii=False).replace("%", "%%")
+def _json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
-    return write(value).encode(), columns
+
+def _separated(items: Sequence[Sequence[Piece]]) -> list[Piece]:
+    return [piece for number, item in enumerate(items) for piece in ([b",", *item] if number else item)]
