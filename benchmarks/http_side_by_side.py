@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 GOAL_PER_S, GOAL_S = 50_000, 20
 _K6_CEILING_PER_S = 60_000  # more than it can, so that it shows what it can
-_STEPS = (0.95, 0.85, 0.75, 0.6, 0.45, 0.3)
+_LEAST_SHARE = 0.2  # of a ceiling: where the search for the highest valid rate begins
+_HALVINGS = 5  # so the rate is found to a fortieth of the ceiling
+_TRIES = 2  # at a rate: one unlucky stretch of a shared machine must not decide
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,21 @@ class Goal:
 
 
 def highest(attempt: Callable[[float], Row], ceiling_per_s: float, valid: Callable[[Row], bool]) -> Row | None:
-    """The highest rate of a ladder below a ceiling that is valid; None: none was."""
-    for share in _STEPS:
-        row = attempt(round(share * ceiling_per_s))
-        if valid(row):
-            return row
-    return None
+    """The highest rate below a ceiling that is valid, by bisection; None: none was.
+
+    A rate is valid if one of its tries is. The same rule for every tool, so that luck is nobody's.
+    """
+    best: Row | None = None
+    low, high = _LEAST_SHARE, 1.0
+    for _ in range(_HALVINGS):
+        share = (low + high) / 2
+        rows = (attempt(round(share * ceiling_per_s)) for _ in range(_TRIES))
+        row = next((row for row in rows if valid(row)), None)
+        if row is None:
+            high = share
+        else:
+            low, best = share, row
+    return best
 
 
 def is_valid(row: Row) -> bool:

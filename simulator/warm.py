@@ -6,6 +6,7 @@ before the fork means that no process compiles (or even loads) anything while th
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -20,6 +21,9 @@ from simulator.audit.credit_lag import CreditLagSampler
 from simulator.audit.history import history_path
 from simulator.backend.backend import NoopBackend
 from simulator.backend.embedded import EmbeddedBackend
+from simulator.backend.http.judge import Judge
+from simulator.backend.http.lines import Exchange, Times
+from simulator.backend.http.render import Field, Op, program_of
 from simulator.dispatcher import Dispatcher, WhenFull
 from simulator.engine.units import PROGRESS, simulate_units
 from simulator.kernel import settings
@@ -34,7 +38,7 @@ from simulator.shard.layout import ANSWER, QUESTION, Board, Durability, Inquiry,
 from simulator.shard.poison import PoisonRules
 from simulator.shard.rebalance import Order, Rebalancer
 from simulator.shard.worker import Node, Wiring
-from simulator.transaction import OUTCOME, TRANSACTION, Reason, Status
+from simulator.transaction import OUTCOME, TRANSACTION, Kind, Reason, Status
 from simulator.workload.generator import Parties, Workload
 from simulator.workload.hot_keys import HotKeys
 from simulator.workload.life_cycle import Mix
@@ -177,6 +181,23 @@ def _one_that_waits(batch: NDArray[np.void]) -> None:
     )  # fmt: skip
     dispatcher.release(batch, 10**9)
     Answerers(1).note(b"-", 0, 1)
+    _an_exchange(batch)
+
+
+def _an_exchange(batch: NDArray[np.void]) -> None:
+    """A request out and its answer in, by a pair of sockets: what the kernels of an HTTP run do."""
+    program = program_of({Kind(kind): ([Field(Op.LENGTH)], [Field(Op.ID)]) for kind in Kind})
+    exchange = Exchange(1, [program], Judge().table(), glance=True)
+    here, there = socket.socketpair()
+    with here, there:
+        row = exchange.take(0)
+        exchange.attach(row, here.fileno())
+        exchange.rest(row)
+        exchange.send(0, batch, 0, Times(0, 1, 0))
+        there.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        exchange.read(0)
+    exchange.take_answers(np.zeros(1, OUTCOME))
+    exchange.close()
 
 
 def _through_a_door(node: Node, board: Board) -> None:

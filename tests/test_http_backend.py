@@ -432,3 +432,25 @@ def test_what_a_turn_raises_comes_out_and_the_loop_can_go_on(opened: Callable[..
         backend.repeat(lambda: pauses.pop(0))
         assert pauses == []
         assert (send(backend, payments(1, 1))["status"] == Status.OK).all()
+
+
+def test_without_keep_alive_each_request_has_a_connection_of_its_own(opened: Callable[..., HttpBackend]) -> None:
+    with Server(says(OK)) as server:
+        backend = opened(server.port, keep_alive=False)
+        found = send(backend, payments(1, 3))
+        assert found["status"].tolist() == [Status.OK] * 3
+        assert server.connections >= 3
+        assert len(server.requests) == 3
+
+
+def test_a_request_is_never_written_to_a_socket_that_took_the_number_of_one_that_is_gone(
+    opened: Callable[..., HttpBackend],
+) -> None:
+    # Each connection ends with its first answer, and the next one gets its number; rows and sockets must not be mixed up.
+    with Server(says_and_leaves(OK)) as server:
+        backend = opened(server.port, connections=4)
+        found = np.concatenate([send(backend, payments(first, 8)) for first in range(1, 49, 8)])
+        taken = [request.rpartition(b"\r\n\r\n")[2] for request in server.requests]
+    assert len(found) == 48
+    assert len(set(taken)) == len(taken)  # none was sent twice
+    assert {int(key) for key in found["id"][found["status"] == Status.OK]} <= {int(text[6:-1]) for text in taken}

@@ -90,3 +90,29 @@ def test_every_field_can_stand_anywhere(field: str) -> None:
 def test_a_header_cannot_smuggle_another_one() -> None:
     with pytest.raises(ValueError, match="control character"):
         compile_template(Kind.PAYMENT, "POST", "/", {"X": "a\r\nEvil: 1"}, None, TERMS, "h")
+
+
+INT64, UINT64, UINT32 = st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)
+
+
+@given(UINT64, UINT64, UINT32, UINT32, INT64, INT64, st.integers(0, 4))
+def test_every_number_is_printed_as_python_prints_it(
+    key: int, related: int, payer: int, payee: int, minor: int, intended: int, decimals: int
+) -> None:
+    terms = Terms("k%d-", "CNY", decimals)
+    body = {"a": "{id}", "b": "{amount}", "c": ["{payer}", "x{payee}", {"d": "{amount_minor}"}], "%": "{intended_ns}"}
+    template = compile_template(Kind.REFUND, "POST", "/{related_key}", {"X": "{id} {amount}"}, body, terms, "h")
+    row = {
+        "id": key,
+        "related": related,
+        "payer": payer,
+        "payee": payee,
+        "amount_minor": minor,
+        "intended_ns": intended,
+    }
+    (request,) = template.render(batch(row))
+    unit = 10**decimals
+    amount = f"{minor // unit}.{minor % unit:0{decimals}d}" if decimals else str(minor)
+    written = f'{{"a":{key},"b":"{amount}","c":[{payer},"x{payee}",{{"d":{minor}}}],"%":{intended}}}'
+    head = f"POST /k%d-{related} HTTP/1.1\r\nHost: h\r\nX: {key} {amount}\r\nContent-Length: {len(written)}\r\n\r\n"
+    assert request.decode() == head + written

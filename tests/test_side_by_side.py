@@ -67,13 +67,25 @@ def test_what_cannot_be_read_is_said(tools: Any) -> None:  # noqa: ANN401  as ab
         tools.read_locust("", 0.0)
 
 
-def test_the_highest_rate_is_the_first_valid_one_from_above(
+def test_the_highest_rate_is_found_by_bisection(
     bench: Any,  # noqa: ANN401  as above
     row: Callable[..., Any],
 ) -> None:
-    found = bench.highest(lambda rate: row(rate, share=1.0 if rate <= 70_000 else 0.9), 100_000, bench.is_valid)
-    assert found.achieved_per_s == 60_000
+    for most in (25_000, 70_000, 97_000):
+        found = bench.highest(lambda rate, most=most: row(rate, share=float(rate <= most)), 100_000, bench.is_valid)
+        assert most - 2_500 <= found.achieved_per_s <= most
     assert bench.highest(lambda rate: row(rate, share=0.5), 100_000, bench.is_valid) is None
+
+
+def test_a_rate_has_a_second_try_and_no_third(bench: Any, row: Callable[..., Any]) -> None:  # noqa: ANN401  as above
+    asked: list[float] = []
+
+    def unlucky(rate: float) -> Any:  # noqa: ANN401  a Row
+        asked.append(rate)
+        return row(rate, share=1.0 if asked.count(rate) == 2 and rate < 90_000 else 0.9)
+
+    assert 87_500 <= bench.highest(unlucky, 100_000, bench.is_valid).achieved_per_s < 90_000
+    assert max(asked.count(rate) for rate in asked) == 2
 
 
 def test_a_rate_that_was_kept_late_is_not_valid(bench: Any, row: Callable[..., Any]) -> None:  # noqa: ANN401  as above

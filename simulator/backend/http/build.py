@@ -165,6 +165,8 @@ def _templates(http: Http, host: str, environ: Mapping[str, str], terms: Terms) 
         open_headers = {name: SECRET.sub(lambda found: environ[found.group(1)], text) for name, text in headers.items()}
         if body is not None and not any(name.lower() == "content-type" for name in headers):
             open_headers["Content-Type"] = "application/json"
+        if not http.keep_alive:
+            open_headers["Connection"] = "close"
         try:
             made[kind] = compile_template(kind, method, path, open_headers, body, terms, host)
         except ValueError as error:

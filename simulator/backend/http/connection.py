@@ -73,7 +73,10 @@ class Connection(asyncio.Protocol):
     # ---- from the pool ----
 
     def write(self, rest: bytes) -> bool:
-        """Writes what a kernel did not of the request in flight; False, and it is not in flight, if the connection is about to end."""
+        """Writes what a kernel did not of the request in flight.
+
+        False if the connection is about to end: then there is none in flight.
+        """
         transport = self._transport
         if transport is None or transport.is_closing():
             self._exchange.spend(self.row)

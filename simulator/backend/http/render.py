@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from simulator.kernel import fused, inlined, kernel
+from simulator.kernel import fused, inlined, int64, kernel
 from simulator.transaction import Kind
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _print_signed(value: int, out: NDArray[np.uint8], at: int) -> int:
 
 
 @fused
-def _run(
+def _run(  # noqa: C901  a branch for each operation
     text: NDArray[np.uint8], code: NDArray[np.int64], begin: int, end: int, m: np.void, length: int, out: NDArray[np.uint8],
     at: int,
 ) -> int:  # fmt: skip
@@ -143,14 +143,14 @@ def _run(
                 out[place] = np.uint8(rest % _TEN + _ZERO)
                 rest //= _TEN
             at += code[i, 2]
-        elif op == _ID or op == _RELATED:  # noqa: PLR1714  Numba compares faster than it looks into a tuple
+        elif op in (_ID, _RELATED):
             at = _print_unsigned(np.uint64(m["id"] if op == _ID else m["related"]), out, at)
         else:
             value = length
             if op == _PAYER:
-                value = np.int64(m["payer"])
+                value = int64(m["payer"])
             elif op == _PAYEE:
-                value = np.int64(m["payee"])
+                value = int64(m["payee"])
             elif op == _AMOUNT_MINOR:
                 value = m["amount_minor"]
             elif op == _INTENDED_NS:

@@ -10,13 +10,15 @@ import ctypes
 import errno
 import os
 import platform
-from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _WORD, _NUMBER = types.int64, types.int32
 

@@ -1,8 +1,8 @@
 """The commonest answer, recognised at a glance: a whole response with a length, in one read, on a connection that stays.
 
-What is not certainly that is nothing here: the parser, llhttp, looks at it from its first byte. So this says yes to less than HTTP
-allows, and whatever it says yes to llhttp would call one whole message that keeps the connection, with the same status; a test
-holds the two together.
+What is not certainly that is nothing here: the parser, llhttp, looks at it from its first byte. So this says yes to less than
+HTTP allows, and whatever it says yes to llhttp would call one whole message that keeps the connection, with the same status; a
+test holds the two together.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def whole_response(data: NDArray[np.uint8], count: int) -> int:  # noqa: C901, P
         if data[i] < _ZERO or data[i] > _NINE:
             return 0
         status = status * 10 + (data[i] - _ZERO)
-    if status < 200 or status > 599 or status == _NO_CONTENT or status == _NOT_MODIFIED or data[12] != _SPACE:  # noqa: PLR1714, PLR2004  HTTP's classes
+    if status < 200 or status > 599 or status in (_NO_CONTENT, _NOT_MODIFIED) or data[12] != _SPACE:  # noqa: PLR2004  HTTP's classes
         return 0
     at = 13
     while at < count and _SPACE <= data[at] < _DELETE:
