@@ -123,6 +123,7 @@ class WallEngine:
         self._ready: deque[NDArray[np.void]] = deque()
         self._spare = [np.zeros(_BLOCK, TRANSACTION) for _ in range(_AHEAD + 1)]
         self._block = np.zeros(0, TRANSACTION)
+        self._intended_ns = np.zeros(0, np.int64)  # the block's, side by side: each turn searches them
         self._position = 0
         self._exhausted = False
         self._outcomes = np.zeros(32_768, OUTCOME)
@@ -175,7 +176,7 @@ class WallEngine:
             return None
         if len(self._ready) < _AHEAD and self._make():
             return 0.0
-        due_s = (int(self._block["intended_ns"][self._position]) - now) / 1e9 if len(self._block) else TICK_S
+        due_s = (int(self._intended_ns[self._position]) - now) / 1e9 if len(self._block) else TICK_S
         due_s = min(due_s, (self._dispatcher.next_retry_ns - now) / 1e9)
         return min(max(due_s, TICK_S), _LONGEST_SLEEP_S)
 
@@ -200,8 +201,9 @@ class WallEngine:
                 self._position = 0
                 return False
             self._block = self._ready.popleft()
+            self._intended_ns = np.ascontiguousarray(self._block["intended_ns"])
             self._position = 0
-        due = int(np.searchsorted(self._block["intended_ns"], now, side="right"))
+        due = int(self._intended_ns.searchsorted(now, side="right"))
         if due > self._position:
             self._dispatcher.release(self._block[self._position : due], now)
             self._position = due

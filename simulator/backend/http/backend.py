@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 OPENING_MAX = 64  # connections to one target being opened at once: a listen queue is often no longer than 128
 _PREPARE_S = 10.0  # how long opening the pool may take before the run is refused
-_GATHER_NS = 100_000  # answers that come this close together are one turn: a turn costs as much as several answers
+_GATHER_NS = 200_000  # answers that come this close together are one turn: a turn costs as much as ten requests
 _NEVER_NS = 1 << 60
 _REOPEN_S = 0.05  # how long a target that refuses is left alone
 
