@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 OPENING_MAX = 64  # connections to one target being opened at once: a listen queue is often no longer than 128
 _PREPARE_S = 10.0  # how long opening the pool may take before the run is refused
 _GATHER_NS = 200_000  # answers that come this close together are one turn: a turn costs as much as ten requests
+_AT_ONCE_MAX = 256  # requests sent before answers are looked at: a millisecond or two of work
 _NEVER_NS = 1 << 60
 _REOPEN_S = 0.05  # how long a target that refuses is left alone
 
@@ -160,8 +161,7 @@ class HttpBackend:
             program_of({kind: (template.head, template.body) for kind, template in target.templates.items()})
             for target in self._targets
         ]
-        connections = self._options.connections * len(self._targets)
-        self._exchange = Exchange(connections, programs, self._table, glance=glance)
+        self._exchange = Exchange(self._options.connections, programs, self._table, glance=glance)
         self._loop.add_reader(self._exchange.fd, self._readable)
         deadline = time.monotonic() + _PREPARE_S
         wanted = self._options.connections
@@ -179,14 +179,17 @@ class HttpBackend:
                 )
 
     def offer(self, node: int, batch: NDArray[np.void]) -> int:
-        """Sends the first k, one on each idle connection, and returns k; all of them where nobody is there to refuse them."""
+        """Sends the first k, one on each idle connection, and returns k; all of them where nobody is there to refuse them.
+
+        k is bounded, so that no burst keeps answers waiting for long.
+        """
         side = self._sides[node]
         if side.nobody_there:
             return self._refuse(batch)
         times = Times(self._now_ns(), self._options.timeout_ns, self._options.deadline_ns)
-        taken = 0
-        while taken < len(batch):
-            taken, row, went, length = self._exchange.send(node, batch, taken, times)
+        now, taken = batch[:_AT_ONCE_MAX], 0
+        while taken < len(now):
+            taken, row, went, length = self._exchange.send(node, now, taken, times)
             if row == NONE:
                 break
             if not self._connections[row].write(self._exchange.request(max(went, 0), length)):

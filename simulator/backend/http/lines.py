@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from simulator.backend.http.judge import Verdict
-
 
 class State(IntEnum):
     """What a row is at."""
@@ -71,7 +69,7 @@ LINE = np.dtype(
     align=True,
 )
 NONE = -1
-_EVENTS = 512  # read at a time
+_EVENTS = 512  # sockets read before the schedule is looked at again
 _READ_BYTES = 1 << 16  # what is longer is no answer for a glance
 _IDLE, _BUSY, _SPENT = int(State.IDLE), int(State.BUSY), int(State.SPENT)
 _UNUSED, _NEXT = int(Parser.UNUSED), int(Parser.NEXT)
@@ -81,7 +79,7 @@ class Lines(NamedTuple):
     """The table; `C` connections, `N` targets."""
 
     rows: NDArray[np.void]  # (C,) LINE
-    idle: NDArray[np.int32]  # (N, C) stacks of idle rows: the one last used is the warmest
+    idle: NDArray[np.int32]  # (N, C / N) stacks of idle rows: the one last used is the warmest
     idle_count: NDArray[np.int64]  # (N,)
 
 
@@ -99,8 +97,8 @@ def area(size: int) -> Area:
 
 
 def open_lines(connections: int, nodes: int) -> Lines:
-    """An empty table."""
-    rows = np.zeros(connections, LINE)
+    """An empty table for so many connections to each of so many targets."""
+    rows = np.zeros(connections * nodes, LINE)
     rows["fd"] = NONE
     return Lines(rows, np.zeros((nodes, connections), np.int32), np.zeros(nodes, np.int64))
 
@@ -164,65 +162,58 @@ class Inbox(NamedTuple):
 
 
 @kernel
-def read_ready(  # noqa: C901  one pass over what is ready, straight
-    lines: Lines, inbox: Inbox, from_monotonic_ns: int
-) -> tuple[int, int]:
-    """Reads every socket that can be read, once, and settles the answers that are whole at a glance.
+def read_ready(lines: Lines, inbox: Inbox, from_monotonic_ns: int) -> tuple[int, int]:
+    """Reads the sockets that can be read, once each and at most so many, and settles answers that are whole at a glance.
 
     Returns (row, bytes) of one that Python has to look at, with what was read in `received` (0: the end; below 0: an
     error); call it again then. (NONE, 0) when all are done, or `answers` is full: the rest waits in its socket.
     `from_monotonic_ns` is what the run's clock shows more than the monotonic one.
     """
     rows, at = lines.rows, inbox.at
-    while True:
-        if at[0] == at[1]:
-            at[0] = 0
-            at[1] = max(epoll_wait(inbox.readiness, inbox.events_address, inbox.events.shape[0], 0), 0)
-            if at[1] == 0:
-                return NONE, 0
-        while at[0] < at[1]:
-            if inbox.answered[0] == inbox.answers.shape[0]:
-                at[0] = at[1]
-                return NONE, 0
-            row = inbox.events[at[0]]["row"]
-            at[0] += 1
-            if rows[row]["fd"] == NONE:  # it went while the events before were looked at
-                continue
-            size = receive(rows[row]["fd"], inbox.received.address, _READ_BYTES, DO_NOT_WAIT)
-            if size < 0 and last_error() == TRY_AGAIN:
-                continue
-            status = 0
-            if inbox.glance and size > 0 and rows[row]["state"] == _BUSY and rows[row]["parser"] == _UNUSED:
-                status = whole_response(inbox.received.bytes, size)
-            if status == 0:
-                return row, size
-            clock_gettime(CLOCK_MONOTONIC, inbox.clock_address)
-            answer = inbox.answers[inbox.answered[0]]
-            inbox.answered[0] += 1
-            answer["id"] = rows[row]["id"]
-            answer["lsn"] = 0
-            answer["epoch"] = 0
-            answer["answered_ns"] = inbox.clock[0] * 1_000_000_000 + inbox.clock[1] + from_monotonic_ns
-            answer["slot"] = rows[row]["slot"]
-            answer["shard"] = 0
-            answer["status"] = inbox.verdicts[status, 0]
-            answer["reason"] = inbox.verdicts[status, 1]
-            rows[row]["state"] = _IDLE
-            node = rows[row]["node"]
-            lines.idle[node, lines.idle_count[node]] = row
-            lines.idle_count[node] += 1
-        if at[1] < inbox.events.shape[0]:
-            at[0] = at[1]
-            return NONE, 0
+    if at[0] == at[1]:
+        at[0] = 0
+        at[1] = max(epoll_wait(inbox.readiness, inbox.events_address, inbox.events.shape[0], 0), 0)
+    while at[0] < at[1]:
+        if inbox.answered[0] == inbox.answers.shape[0]:
+            break
+        row = inbox.events[at[0]]["row"]
+        at[0] += 1
+        if rows[row]["fd"] == NONE:  # it went while the events before were looked at
+            continue
+        size = receive(rows[row]["fd"], inbox.received.address, _READ_BYTES, DO_NOT_WAIT)
+        if size < 0 and last_error() == TRY_AGAIN:
+            continue
+        status = 0
+        if inbox.glance and size > 0 and rows[row]["state"] == _BUSY and rows[row]["parser"] == _UNUSED:
+            status = whole_response(inbox.received.bytes, size)
+        if status == 0:
+            return row, size
+        clock_gettime(CLOCK_MONOTONIC, inbox.clock_address)
+        answer = inbox.answers[inbox.answered[0]]
+        inbox.answered[0] += 1
+        answer["id"] = rows[row]["id"]
+        answer["lsn"] = 0
+        answer["epoch"] = 0
+        answer["answered_ns"] = inbox.clock[0] * 1_000_000_000 + inbox.clock[1] + from_monotonic_ns
+        answer["slot"] = rows[row]["slot"]
+        answer["shard"] = 0
+        answer["status"] = inbox.verdicts[status, 0]
+        answer["reason"] = inbox.verdicts[status, 1]
+        rows[row]["state"] = _IDLE
+        node = rows[row]["node"]
+        lines.idle[node, lines.idle_count[node]] = row
+        lines.idle_count[node] += 1
+    at[0] = at[1]
+    return NONE, 0
 
 
 class Exchange:
     """The table and what its kernels need, in the process that uses it."""
 
     def __init__(
-        self, connections: int, programs: Sequence[Program], verdicts: Sequence[Verdict], *, glance: bool
+        self, connections: int, programs: Sequence[Program], verdicts: Sequence[tuple[int, int]], *, glance: bool
     ) -> None:
-        """`connections` to all targets together, `programs` by target, `verdicts` by HTTP status.
+        """`connections` to each target, `programs` by target, `verdicts` by HTTP status.
 
         `glance`: nothing but the status of an answer is wanted. Raises OSError where the process may open no more files.
         """
@@ -232,7 +223,7 @@ class Exchange:
         self.parser = self.rows["parser"].data
         self._ids, self._slots = self.rows["id"].data, self.rows["slot"].data
         self._sent_ns = self.rows["sent_ns"].data
-        self._free = list(range(connections - 1, -1, -1))
+        self._free = list(range(len(self.rows) - 1, -1, -1))
         self._programs = programs
         self._out = area(max(program.bytes_max for program in programs))
         self._readiness = Readiness()
@@ -240,7 +231,7 @@ class Exchange:
         self._inbox = Inbox(
             readiness=self._readiness.fd, at=np.zeros(2, np.int64), events=events, events_address=events.ctypes.data,
             clock=clock, clock_address=clock.ctypes.data, received=area(_READ_BYTES),
-            verdicts=np.array(verdicts, np.uint8), glance=glance, answers=np.zeros(max(connections, 1), OUTCOME),
+            verdicts=np.array(verdicts, np.uint8), glance=glance, answers=np.zeros(len(self.rows), OUTCOME),
             answered=np.zeros(1, np.int64),
         )  # fmt: skip
 
