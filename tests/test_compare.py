@@ -311,7 +311,7 @@ def _empty(run: Path) -> None:
 SPOILT: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "no such folder": (shutil.rmtree, 2, "no such folder, nor a baseline of that name"),
     "half-written": (lambda run: (run / "summary.json").unlink(), 1, "the run did not finish: summary.json is missing"),
-    "not a run": (_empty, 1, "not a run's folder: summary.json is missing"),
+    "not a run": (_empty, 2, "not a run's folder: summary.json is missing"),
     "an older schema": (lambda run: changed(run, schema=0), 1, "has schema 0; this version reads schema 1"),
     "cut short": (lambda run: (run / "summary.json").write_text("{"), 1, "cannot be read as JSON"),
     "invalid": (

@@ -116,6 +116,20 @@ def test_parquet_holds_every_cell_of_the_series_and_money_stays_whole(
     assert not list(run.glob("*.part"))
 
 
+@pytest.mark.parametrize(("form", "file"), [("parquet", "timeseries.parquet"), ("html", "report.html")])
+def test_a_file_that_cannot_be_written_is_told_in_one_line_and_leaves_nothing(
+    run: Path, capsys: pytest.CaptureFixture[str], form: str, file: str
+) -> None:
+    (run / file).unlink(missing_ok=True)
+    (run / file).mkdir()  # in its place is something that a file cannot replace
+    assert main(["report", str(run), "--format", form]) == Exit.ERROR
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"sim: {run / file}: cannot be written: ")
+    assert told.err.count("\n") == 1
+    assert not list(run.glob("*.part"))
+
+
 def test_a_collector_gets_counters_that_end_at_the_counts_of_the_run(run: Path, collector: Collector) -> None:
     assert main(["report", str(run), "--otlp", collector.url]) == Exit.OK
     (taken,) = collector.taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pytest
@@ -115,9 +115,15 @@ class Platform:
         if second_reading:
             # As if its peers were coming back too: what they know stands on the board only after it has read its journal.
             self.board.nodes["state"] = NodeState.RECOVERED
+        self.end(number)
         self.nodes[number] = self.start(number)
         self.board.nodes["state"] = NodeState.READY
         self.ask_again()
+
+    def end(self, number: int) -> None:
+        """What the kernel does for a process that was killed: its journal is closed as it stands, unsynced."""
+        os.close(self.nodes[number].journal.fileno())
+        self.nodes[number].guard.close()
 
     def lose_power(self) -> None:
         """Every node is killed, and what was not synced is gone. All come back together, so all read their journals twice."""
@@ -128,6 +134,7 @@ class Platform:
         self.board.nodes["incarnation"] += 1
         for number in range(SHAPE.nodes):
             self.board.nodes["state"] = NodeState.RECOVERED
+            self.end(number)
             self.nodes[number] = self.start(number)
         self.board.nodes["state"] = NodeState.READY
         self.ask_again()
@@ -144,8 +151,18 @@ class Platform:
         assert self.backend.returned() == []
 
     def close(self) -> None:
+        """In order, with closing sheets."""
         for node in self.nodes:
             node.close()
+        self.wiring.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """As if every process of it were killed: nothing stays open."""
+        for number in range(SHAPE.nodes):
+            self.end(number)
         self.wiring.close()
 
     # What must hold.
@@ -196,9 +213,8 @@ class Platform:
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
-    made = Platform(tmp_path)
-    yield made
-    made.wiring.close()
+    with Platform(tmp_path) as made:
+        yield made
 
 
 def transactions(count: int, seed: int = 3) -> NDArray[np.void]:
@@ -390,6 +406,7 @@ def test_an_old_owner_that_was_restarted_waits_until_it_was_asked_again_for_what
     platform.turn(2)
     platform.nodes[0].take()  # what node 2 handed on is booked in memory only, and its ring is empty
     platform.board.nodes["incarnation"][0] += 1
+    platform.end(0)
     platform.nodes[0] = platform.start(0)
     platform.turn(0)
     assert platform.board.move[MoveWord.PHASE] == MovePhase.REQUESTED
@@ -574,23 +591,22 @@ def test_a_node_that_is_killed_at_a_step_of_a_move_loses_nothing(
 def test_any_course_of_turns_and_moves_keeps_the_order_of_each_key(
     folders: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    platform = Platform(folders.mktemp("run"), Durability.OS)
-    batch = transactions(900, seed=data.draw(st.integers(0, 1_000)))
-    parts = np.array_split(batch, 45)
-    moves = data.draw(st.lists(st.tuples(st.integers(0, SHAPE.shards - 1), st.integers(1, 2)), max_size=6))
-    owners = SHAPE.owners()
-    for shard, step in moves:
-        owners[shard] = (owners[shard] + step) % SHAPE.nodes
-        platform.order((shard, int(owners[shard])))
-    for part in parts:
-        for action in data.draw(st.lists(st.sampled_from(["turn 0", "turn 1", "turn 2", "look"]), max_size=5)):
-            platform.look() if action == "look" else platform.turn(int(action[-1]))
-        platform.offer(data.draw(st.integers(0, 2)), part)
-    platform.settle()
-    platform.check()
-    platform.check_order()
-    assert (platform.board.owners == owners).all()
-    platform.wiring.close()
+    with Platform(folders.mktemp("run"), Durability.OS) as platform:
+        batch = transactions(900, seed=data.draw(st.integers(0, 1_000)))
+        parts = np.array_split(batch, 45)
+        moves = data.draw(st.lists(st.tuples(st.integers(0, SHAPE.shards - 1), st.integers(1, 2)), max_size=6))
+        owners = SHAPE.owners()
+        for shard, step in moves:
+            owners[shard] = (owners[shard] + step) % SHAPE.nodes
+            platform.order((shard, int(owners[shard])))
+        for part in parts:
+            for action in data.draw(st.lists(st.sampled_from(["turn 0", "turn 1", "turn 2", "look"]), max_size=5)):
+                platform.look() if action == "look" else platform.turn(int(action[-1]))
+            platform.offer(data.draw(st.integers(0, 2)), part)
+        platform.settle()
+        platform.check()
+        platform.check_order()
+        assert (platform.board.owners == owners).all()
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -598,59 +614,60 @@ def test_any_course_of_turns_and_moves_keeps_the_order_of_each_key(
 def test_any_course_of_turns_moves_and_kills_books_everything_once(
     folders: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    platform = Platform(folders.mktemp("run"), Durability.GROUP)
-    batch = transactions(900, seed=data.draw(st.integers(0, 1_000)))
-    owners = SHAPE.owners()
-    moves = []
-    for shard, step in data.draw(
-        st.lists(st.tuples(st.integers(0, 2), st.integers(1, 2)), min_size=2, max_size=6)  # few, so that some come back
-    ):
-        owners[shard] = (owners[shard] + step) % SHAPE.nodes
-        moves.append((shard, int(owners[shard])))
-    actions = st.lists(
-        st.sampled_from(
-            [
-                "turn 0",
-                "turn 1",
-                "turn 2",
-                "look",
-                "take 0",
-                "take 1",
-                "take 2",
-                "kill 0",
-                "kill 1",
-                "kill 2",
-                "power",
-                "move",
-                "rest",
-            ]
-        ),
-        max_size=6,
-    )
-    for part in np.array_split(batch, 30):
-        for action in data.draw(actions):
-            match action.split():
-                case ["turn", n]:
-                    platform.turn(int(n))
-                case ["take", n]:
-                    platform.nodes[int(n)].take()  # booked in memory only
-                case ["kill", n]:
-                    platform.kill(int(n), second_reading=data.draw(st.booleans()))
-                case ["power"]:
-                    platform.lose_power()
-                case ["move"]:
-                    platform.order(*moves[:1])
-                    del moves[:1]
-                case ["rest"]:
-                    platform.settle()
-                case _:
-                    platform.look()
-        platform.offer(data.draw(st.integers(0, 2)), part)
-    platform.order(*moves)
-    platform.settle()
-    platform.check()
-    assert (platform.board.owners == owners).all()
-    platform.wiring.close()
+    with Platform(folders.mktemp("run"), Durability.GROUP) as platform:
+        batch = transactions(900, seed=data.draw(st.integers(0, 1_000)))
+        owners = SHAPE.owners()
+        moves = []
+        for shard, step in data.draw(
+            st.lists(
+                st.tuples(st.integers(0, 2), st.integers(1, 2)), min_size=2, max_size=6
+            )  # few, so that some come back
+        ):
+            owners[shard] = (owners[shard] + step) % SHAPE.nodes
+            moves.append((shard, int(owners[shard])))
+        actions = st.lists(
+            st.sampled_from(
+                [
+                    "turn 0",
+                    "turn 1",
+                    "turn 2",
+                    "look",
+                    "take 0",
+                    "take 1",
+                    "take 2",
+                    "kill 0",
+                    "kill 1",
+                    "kill 2",
+                    "power",
+                    "move",
+                    "rest",
+                ]
+            ),
+            max_size=6,
+        )
+        for part in np.array_split(batch, 30):
+            for action in data.draw(actions):
+                match action.split():
+                    case ["turn", n]:
+                        platform.turn(int(n))
+                    case ["take", n]:
+                        platform.nodes[int(n)].take()  # booked in memory only
+                    case ["kill", n]:
+                        platform.kill(int(n), second_reading=data.draw(st.booleans()))
+                    case ["power"]:
+                        platform.lose_power()
+                    case ["move"]:
+                        platform.order(*moves[:1])
+                        del moves[:1]
+                    case ["rest"]:
+                        platform.settle()
+                    case _:
+                        platform.look()
+            platform.offer(data.draw(st.integers(0, 2)), part)
+        platform.order(*moves)
+        platform.settle()
+        platform.check()
+        assert (platform.board.owners == owners).all()
 
 
 def wait_for_snapshots(platform: Platform) -> None:

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simulator.archive.catalog import bytes_of, entry_of, folders, is_of_a_run
+from simulator.archive.catalog import RESULTS, bytes_of, entry_of, folders, is_of_a_run
 from simulator.errors import SimError, UsageError
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def plan(results: Path, keep: int) -> Plan:
     """Works out what to remove so that `keep` of each scenario stay, sweeps counted apart from single runs.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such folder; that the usual one is not there yet is no mistake.
     """
-    if not results.is_dir():
+    if not results.is_dir() and results != RESULTS:
         raise UsageError(f"{results}: no such folder; there is nothing to prune")
     kept: dict[tuple[str, bool], list[Entry]] = {}
     untouched: list[tuple[Path, str]] = []

@@ -111,7 +111,7 @@ def refuse_invalid(side: Side, role: str) -> None:
             why = "; ".join(plain(reason) for reason in validity.get("reasons", [])) or "no reason given"
             raise InvalidRunError(
                 f"{folder}: {role} is {plain(validity.get('verdict'))}: {why}; nothing follows from such figures "
-                "(--force compares all the same)"
+                "(--force takes them all the same)"
             )
 
 

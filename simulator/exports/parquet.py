@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from simulator.errors import SimError
@@ -23,8 +25,7 @@ def write_parquet(run: RunFolder, path: Path) -> None:
     what the summary says of the run.
 
     Raises:
-        SimError: pyarrow is not installed, or the run has no series.
-        OSError: the file cannot be written.
+        SimError: pyarrow is not installed, the run has no series, or the file cannot be written; then nothing of it is left.
     """
     try:
         import pyarrow as pa  # noqa: PLC0415  an extra, and slow to import
@@ -40,5 +41,8 @@ def write_parquet(run: RunFolder, path: Path) -> None:
     try:
         parquet.write_table(pa.table(columns).replace_schema_metadata(told), part)
         part.replace(path)
+    except OSError as error:
+        raise SimError(f"{path}: cannot be written: {os.strerror(error.errno) if error.errno else error}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -90,18 +90,13 @@ def read_summary(run: Path) -> dict[str, Any]:
     """Read a run's summary.json.
 
     Raises:
-        UsageError: there is no such folder.
-        SimError: it is no run's folder, half-written, incomplete, or of another schema.
+        UsageError: there is no such folder, or it is no run's.
+        SimError: it is half-written, incomplete, or of another schema.
     """
-    if not run.is_dir():
-        raise UsageError(f"{run}: no such folder; a run's folder is one that `sim run` wrote")
+    refuse_unfinished(run)
     path = run / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        begun = any((run / name).exists() for name in ("scenario.yaml", "environment.json", "events.jsonl"))
-        why = "the run did not finish" if begun else "not a run's folder"
-        raise SimError(f"{run}: {why}: summary.json is missing") from None
     except (OSError, ValueError) as error:
         raise SimError(f"{path}: cannot be read as JSON, the run may not have finished: {error}") from None
     if not isinstance(summary, dict):
@@ -112,6 +107,22 @@ def read_summary(run: Path) -> dict[str, Any]:
     if summary.get("schema", SUMMARY_SCHEMA) != SUMMARY_SCHEMA:
         raise SimError(f"{path}: has schema {summary['schema']}; this version reads schema {SUMMARY_SCHEMA}")
     return summary
+
+
+def refuse_unfinished(run: Path) -> None:
+    """Refuse what is not the folder of a run that has ended.
+
+    Raises:
+        UsageError: there is no such folder, or it is no run's.
+        SimError: its run did not finish.
+    """
+    if not run.is_dir():
+        raise UsageError(f"{run}: no such folder; a run's folder is one that `sim run` wrote")
+    if (run / "summary.json").is_file():
+        return
+    if any((run / name).exists() for name in ("scenario.yaml", "environment.json", "events.jsonl")):
+        raise SimError(f"{run}: the run did not finish: summary.json is missing")
+    raise UsageError(f"{run}: not a run's folder: summary.json is missing")
 
 
 def _text(path: Path, notes: list[str]) -> str:

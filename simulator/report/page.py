@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simulator.errors import SimError
+from simulator.report.export import write_text
 from simulator.report.wording import NO_DATA
 
 if TYPE_CHECKING:
@@ -97,10 +98,8 @@ def embedded(data: dict[str, Any]) -> Markup:
 
 def write_page(report: Path, page: str) -> Path:
     """Writes a page whole or not at all; raises SimError if it cannot."""
-    beside = report.with_suffix(".html.part")  # a reader never sees half a page
     try:
-        beside.write_text(page, encoding="utf-8", newline="\n")
-        beside.replace(report)
+        write_text(report, page)
     except OSError as error:
         raise SimError(f"{report}: cannot be written: {error.strerror}") from None
     return report

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.audit import auditor
 from simulator.audit.findings import Books
-from simulator.errors import Exit, SimError, UsageError
+from simulator.errors import Exit, SimError
 from simulator.report import durability, wording
-from simulator.report.folder import read_events
+from simulator.report.folder import read_events, refuse_unfinished
 from simulator.report.summary import unsettled
 from simulator.run.folder import say
 
@@ -21,8 +21,7 @@ _REASONS_TOLD = 10  # lines of detail that `sim audit` prints; audit.json has al
 
 def audit_run(run: Path) -> Exit:
     """Audits a finished run again from its files, prints what was found, and returns the exit code."""
-    if not (run / "summary.json").is_file():
-        raise UsageError(f"{run} is not a run's folder: it has no summary.json")
+    refuse_unfinished(run)
     found = _found(run)
     lines = [f"audit: {wording.audit_word(found)}"]
     unaudited = wording.not_audited(found)

@@ -161,7 +161,6 @@ def write_report(folder: Path) -> bool:
     try:
         render(folder)
     except (OSError, SimError) as error:
-        (folder / "report.html.part").unlink(missing_ok=True)
         sys.stderr.write(f"sim: the report could not be written: {error}; everything else is in {folder}\n")
         return False
     return True
