@@ -34,7 +34,7 @@ load:
   follow_up: {after: 400ms, void_share: 0.3}
 backend:
   embedded: {nodes: 2, shards: 4, remember: 16_384}
-dispatcher: {lag_limit: 1s}  # a test's machine may be busy with the other tests
+dispatcher: {lag_limit: 60s}  # a test's machine may be busy, and stand still for seconds
 thresholds:
   dropped: ["count == 0"]
   audit: ["anomalies == 0"]

@@ -180,12 +180,14 @@ def test_a_payment_whose_answer_was_lost_is_answered_alike_and_booked_once(tmp_p
 
 
 def test_gateways_that_are_killed_are_retried_past_and_the_books_are_clean(tmp_path: Path) -> None:
-    fleet = "backend={http: {fleet: {nodes: 2, ledger: {nodes: 2, shards: 4, remember: 16_384}}, connections: 24, trip: off}}"
+    ledger = "{nodes: 2, shards: 4, remember: 16_384}"
+    fleet = f"backend={{http: {{fleet: {{nodes: 2, ledger: {ledger}}}, connections: 24, timeout: 60s, trip: off}}}}"
     ended = sim_process.run(
         tmp_path / "run", "--quiet",
         *sim_process.settings(
-            "duration=2s", "load.rate=400/s", "load.follow_up.after=300ms", "dispatcher.patience=20s", fleet,
-            "client.retries={max: 15, backoff: 20ms, longest: 1s}",  # however slow the machine is to start a gateway again
+            "duration=2s", "load.rate=400/s", "load.follow_up.after=300ms", fleet,
+            # However slow the machine is to start a gateway again, somebody asks after that.
+            "client.retries={max: 15, backoff: 20ms, longest: 10s}", "dispatcher.patience=60s", "dispatcher.drain=120s",
             "balancer.outlier_ejection={in_a_row: 3, interval: 100ms, base: 200ms, share: 0.5}",
             "faults=[{at: 500ms, for: 300ms, fault: kill, target: 'gateway[0]'},"
             "{at: 1200ms, for: 300ms, fault: kill, target: 'gateway[1]'}]",

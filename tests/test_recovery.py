@@ -58,7 +58,12 @@ class Platform:
     def restart(self, number: int) -> None:
         """What the pool does when a node was killed: its memory is gone, rings and journal stay."""
         self.board.nodes["incarnation"][number] += 1
+        self.end(number)
         self.nodes[number] = self.start(number)
+
+    def end(self, number: int) -> None:
+        """What the kernel does for a process that was killed: its journal is closed as it stands, unsynced."""
+        os.close(self.nodes[number].journal.fileno())
 
     def offer(self, batch: NDArray[np.void]) -> None:
         owners = SHAPE.owners()[batch["payer"] % SHAPE.shards]
