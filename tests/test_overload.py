@@ -236,7 +236,7 @@ def test_ten_times_what_is_sustained_fills_no_more_than_the_rooms_there_are(tmp_
     summary: dict[str, Any] = ended.summary
     counts, overload = summary["counts"], summary["overload"]
     # Nothing is lost and the counts add up.
-    assert summary["audit"] == {"verdict": "clean", "anomalies": {}, "conservation_minor": 0}
+    assert sim_process.CLEAN.items() <= summary["audit"].items()
     assert counts["unknown"] == counts["failed"] == 0
     assert counts["offered"] == counts["sent"] + counts["dropped"]
     assert counts["sent"] == counts["ok"] + counts["rejected"]

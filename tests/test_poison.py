@@ -585,7 +585,7 @@ def test_a_run_with_poison_and_kills_fails_what_is_poisoned_and_the_audit_is_cle
         ),
     )  # fmt: skip
     summary, found = ended.summary, letters_of(ended)
-    assert summary["audit"] == {"verdict": "clean", "anomalies": {}, "conservation_minor": 0}
+    assert sim_process.CLEAN.items() <= summary["audit"].items()
     assert summary["counts"]["unknown"] == summary["counts"]["dropped"] == 0
     rows = np.concatenate(list(read_history(ended.folder)))
     failed = set(rows["id"][rows["status"] == Status.FAILED].tolist())

@@ -237,7 +237,7 @@ def events_of(ended: Ended) -> list[dict[str, Any]]:
 def test_a_run_with_moves_ends_clean_and_says_what_moved(moved: Ended) -> None:
     summary = moved.summary
     assert moved.code == 0, moved.err
-    assert summary["audit"] == {"verdict": "clean", "anomalies": {}, "conservation_minor": 0}
+    assert sim_process.CLEAN.items() <= summary["audit"].items()
     assert summary["counts"]["unknown"] == summary["counts"]["dropped"] == 0
     assert [(m["shard"], m["from"], m["to"]) for m in summary["rebalance"]["moves"]] == [
         (0, 0, 1),
@@ -272,7 +272,7 @@ def test_shards_move_whatever_the_durability(tmp_path: Path, durability: str) ->
         *sim_process.settings(f"backend.embedded.rebalance={MOVES}", f"backend.embedded.durability={durability}"),
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    assert ended.summary["audit"] == {"verdict": "clean", "anomalies": {}, "conservation_minor": 0}
+    assert sim_process.CLEAN.items() <= ended.summary["audit"].items()
     assert len(ended.summary["rebalance"]["moves"]) == 3
 
 
@@ -291,7 +291,7 @@ def test_kills_and_a_power_loss_among_moves_lose_nothing_and_every_move_is_made(
         ),
     )  # fmt: skip
     summary = ended.summary
-    assert summary["audit"] == {"verdict": "clean", "anomalies": {}, "conservation_minor": 0}, ended.err
+    assert sim_process.CLEAN.items() <= summary["audit"].items(), ended.err
     assert summary["counts"]["unknown"] == summary["counts"]["failed"] == summary["counts"]["dropped"] == 0
     assert len([e for e in events_of(ended) if e["event"] == "node_died"]) >= 6
     made = summary["rebalance"]["moves"]

@@ -352,7 +352,7 @@ def events_of(ended: sim_process.Ended, name: str) -> list[dict[str, Any]]:
 
 def assert_nothing_is_missing(ended: sim_process.Ended) -> None:
     summary = ended.summary
-    assert summary["audit"] == {"verdict": "clean", "anomalies": {}, "conservation_minor": 0}
+    assert sim_process.CLEAN.items() <= summary["audit"].items()
     assert summary["counts"]["unknown"] == summary["counts"]["failed"] == summary["counts"]["dropped"] == 0
     assert summary["counts"]["ok"] > 0.9 * summary["counts"]["offered"]
 
