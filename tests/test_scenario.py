@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from simulator.errors import ScenarioError, UsageError
 from simulator.scenario import platform
+from simulator.scenario.document import SIZE_LIMIT, resolve
 from simulator.scenario.load import CurveRate, Knots, Mmpp, StagedRate, TraceRate
-from simulator.scenario.loader import SIZE_LIMIT, dump_scenario, load, load_with_origins, resolve
+from simulator.scenario.loader import dump_scenario, load, load_with_origins
 from simulator.scenario.model import Scenario
 from simulator.scenario.plan import overridden_defaults, plan, render_plan
 from simulator.scenario.platform import PLUGIN_GROUP
