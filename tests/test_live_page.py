@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 import sim_process
+from browser import chromium, note_wrongs
 from live_page import LiveRun
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,29 +16,22 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
 BAD_NAME = "<img src=x onerror=alert(1)>"
 PATIENCE_MS = 1_000 * sim_process.PATIENCE_S
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: no `chromium` on the PATH")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 def watch(browser: Browser, url: str, wrong: list[str]) -> Page:
     """A viewer; what it says on its console, or asks of anybody else, is wrong."""
     page = browser.new_context().new_page()
     page.set_default_timeout(PATIENCE_MS)
-    page.on("console", lambda message: wrong.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
     origin = url.partition("?")[0]
-    page.on("request", lambda request: None if request.url.startswith((origin, "data:")) else wrong.append(request.url))
+    note_wrongs(page, wrong, lambda asked: asked.startswith((origin, "data:")))
     page.goto(url)
     return page
 

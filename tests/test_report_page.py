@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import fake_run
 import pytest
-from playwright.sync_api import sync_playwright
+from browser import chromium, note_wrongs
 
 from simulator.report import render
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page
 
 BAD_NAME = "<script>alert(1)</script>"
-CHROMIUM = shutil.which("chromium")
 LINKED = {
     "rate", "overload", "response", "heat", "in-flight", "queues", "commits", "shares", "shard-heat", "shard-queues", "value",
     "flow", "held", "doubt",
@@ -57,12 +55,8 @@ def summary(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: no `chromium` on the PATH")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
@@ -71,15 +65,13 @@ def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(timezone_id="Asia/Shanghai")  # no reader lives at Greenwich
     page = context.new_page()
     wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+    note_wrongs(page, wrong, lambda asked: asked.endswith("/report.html"))
 
     def refuse(dialog: Dialog) -> None:
         wrong.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
     page.on("dialog", refuse)
-    page.on("request", lambda request: wrong.append(request.url) if not request.url.endswith("/report.html") else None)
     yield page
     context.close()
     assert not wrong

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from simulator.scenario.units import format_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -160,7 +162,9 @@ def _machine(machine: Machine) -> Iterator[Remark]:
         "cores", f"{machine.cores} of {machine.cores_of_the_machine}", f"for this process; {governor}",
         Grade.NEAR if slow else Grade.OK,
     )  # fmt: skip
-    yield Remark("memory", _bytes(machine.memory_available_bytes), f"available of {_bytes(machine.memory_bytes)}")
+    yield Remark(
+        "memory", format_bytes(machine.memory_available_bytes), f"available of {format_bytes(machine.memory_bytes)}"
+    )
     soft, hard = (("unlimited" if n < 0 else f"{n:,}") for n in (machine.descriptors_soft, machine.descriptors_hard))
     yield Remark("open files", soft, f"a process; it may raise that to {hard}: connections need one each")
     if machine.ports is None:
@@ -254,10 +258,15 @@ def _connections(demands: Demands, machine: Machine) -> Iterator[Remark]:
 def _room(demands: Demands, figures: Figures) -> Iterator[Remark]:
     memory, disk = figures.machine.memory_available_bytes, figures.disk.free_bytes
     yield Remark(
-        "memory", _bytes(demands.memory_bytes), f"of {_bytes(memory)} available", grade(demands.memory_bytes, memory)
+        "memory",
+        format_bytes(demands.memory_bytes),
+        f"of {format_bytes(memory)} available",
+        grade(demands.memory_bytes, memory),
     )
     if figures.disk.fdatasync_ms_p50 is not None:
-        yield Remark("disk", _bytes(demands.disk_bytes), f"of {_bytes(disk)} free", grade(demands.disk_bytes, disk))
+        yield Remark(
+            "disk", format_bytes(demands.disk_bytes), f"of {format_bytes(disk)} free", grade(demands.disk_bytes, disk)
+        )
 
 
 def _lag(demands: Demands, figures: Figures) -> Iterator[Remark]:
@@ -277,11 +286,3 @@ def _lag(demands: Demands, figures: Figures) -> Iterator[Remark]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1_000:  # noqa: PLR2004  the step between decimal units
-            return f"{count:.0f} {unit}"
-        count /= 1_000
-    return f"{count:,.1f} GB"

@@ -14,7 +14,7 @@ from simulator.scenario.faults import LASTING, SLOW_FACTOR
 from simulator.scenario.http_safety import refuse_beyond_caps
 from simulator.scenario.model import Scenario
 from simulator.scenario.rebalance import by_load, describe_moves
-from simulator.scenario.units import NS_PER_S, format_duration, format_money
+from simulator.scenario.units import NS_PER_S, format_bytes, format_duration, format_money
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -168,8 +168,8 @@ def render_plan(scenario: Scenario, planned: Plan, origins: Mapping[str, str]) -
         ("peak", f"{planned.peak_per_s:,.0f}/s after {planned.peak_at_s:,.3g} s"),
         ("value", f"about {_grouped(format_money(planned.value_minor, scenario.currency))}"),
         *([("hot keys", planned.hot_keys)] if planned.hot_keys and scenario.clock == "wall" else []),
-        ("memory", f"about {_bytes(planned.memory_bytes)}"),
-        ("disk", f"about {_bytes(planned.disk_bytes)}"),
+        ("memory", f"about {format_bytes(planned.memory_bytes)}"),
+        ("disk", f"about {format_bytes(planned.disk_bytes)}"),
         (
             "time",
             f"about {planned.run_s:,.0f} s, start and {'report' if scenario.clock == 'virtual' else 'audit'} included",
@@ -286,12 +286,3 @@ def _upward(path: str) -> Iterator[str]:
 def _grouped(money: str) -> str:
     number, _, currency = money.partition(" ")
     return f"{Decimal(number):,} {currency}"
-
-
-def _bytes(count: float) -> str:
-    """A size in decimal units, as disks and cloud machines are sold."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1_000:  # noqa: PLR2004  the step between decimal units
-            return f"{count:.0f} {unit}"
-        count /= 1_000
-    return f"{count:,.1f} GB"

@@ -244,3 +244,12 @@ WRITTEN: Mapping[str, Callable[[Any], str]] = {
     _SHARE_PATTERN: format_share,
 }
 """The pattern of a type's JSON Schema → how its values are written."""
+
+
+def format_bytes(count: float) -> str:
+    """A size in decimal units, as disks and cloud machines are sold: `1.5 GB`. For people: nothing reads it back."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1_000:  # noqa: PLR2004  the step between decimal units
+            return f"{count:.0f} {unit}"
+        count /= 1_000
+    return f"{count:,.1f} GB"
