@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 _VALUES = highest_equivalent_ns(np.arange(COUNTS, dtype=np.int64))
 
 
+# What runs are like, by name: arguments of `synthetic`.
+KINDS: dict[str, dict[str, Any]] = {
+    "steady": {"persistence": 0.0},
+    "autocorrelated": {"persistence": 0.5},
+    "strongly autocorrelated": {"persistence": 0.8},
+    "spike": {"persistence": 0.5, "trend": True},
+    "spike, strongly autocorrelated": {"persistence": 0.8, "trend": True},
+    "drifting alike": {"persistence": 0.5, "warming": 0.5},
+    "drifting apart": {"persistence": 0.5, "drift": 0.1},
+    "heavy-tailed": {"persistence": 0.5, "tail": 1.5},
+    "heavy-tailed with stalls": {"persistence": 0.5, "tail": 1.5, "stalls": 0.05},
+}
+
+
 def synthetic(  # each argument is a way in which runs differ
     random: np.random.Generator,
     *,
@@ -25,6 +39,10 @@ def synthetic(  # each argument is a way in which runs differ
     slower: float = 1.0,
     refused: float = 0.001,
     trend: bool = False,
+    warming: float = 0.0,
+    drift: float = 0.0,
+    tail: float = 0.0,
+    stalls: float = 0.0,
 ) -> Sample:
     """A run of so many seconds, each with about `per_slice` answers.
 
@@ -37,18 +55,26 @@ def synthetic(  # each argument is a way in which runs differ
         slower: by which factor every time is longer than it would be.
         refused: the share refused.
         trend: whether the load climbs and falls, and times with it.
+        warming: by how much times are longer (as a logarithm) at the end than at the start, in every run alike.
+        drift: likewise by chance: its standard deviation, each run has a slope of its own.
+        tail: times follow Pareto's law of this shape from their median on; 0: they are lognormal.
+        stalls: the chance of a second that everything in it waits for, up to a second.
     """
     noise = random.normal(size=slices) * unrest * np.sqrt(1 - persistence**2)
     level = np.empty(slices)
     level[0] = random.normal() * unrest
     for second in range(1, slices):
         level[second] = persistence * level[second - 1] + noise[second]
+    level += (warming + drift * random.normal()) * np.linspace(-0.5, 0.5, slices)
     shape = 1 + 2 * np.exp(-(((np.arange(slices) - slices / 4) / (slices / 8)) ** 2)) if trend else np.ones(slices)
     offered = random.poisson(per_slice * shape)
     rejected = random.binomial(offered, refused)
-    times_ns = random.lognormal(np.log(2e6), 0.7, int(offered.sum()))
+    total = int(offered.sum())
+    times_ns = 2e6 * ((1 + random.pareto(tail, total)) if tail else random.lognormal(0.0, 0.7, total))
     times_ns *= np.repeat(np.exp(level) * shape * slower, offered)
-    return sample_of(times_ns.astype(np.int64), offered, rejected)
+    stalled = np.repeat(random.random(slices) < stalls, offered)
+    times_ns[stalled] += random.uniform(0.0, 1e9, int(stalled.sum()))
+    return sample_of(np.minimum(times_ns, 6e10).astype(np.int64), offered, rejected)
 
 
 def sample_of(times_ns: NDArray[np.int64], offered: NDArray[np.int64], rejected: NDArray[np.int64]) -> Sample:

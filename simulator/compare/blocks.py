@@ -67,25 +67,54 @@ def block_length(series: NDArray[np.float64]) -> int:
     return int(min(max(math.ceil(wanted), least), most))
 
 
-def shortfall(series: NDArray[np.float64], length: int) -> float:
+def effective(leverage: NDArray[np.float64], length: int) -> float:
+    """How many stretches of so many slices a figure comes from: n / length if every slice bears on it alike, 1 if one does.
+
+    A percentile of a run with a spike comes from the spike: the blocks in there are the whole sample, however long the rest
+    lasts. For a sum Σ wᵢ εᵢ of independent blocks, whose variance is estimated from the blocks themselves, Satterthwaite's
+    degrees of freedom are (Σ w²)² / Σ w⁴ (F. E. Satterthwaite, Biometrics Bulletin 2, 1946; for clusters of unequal weight
+    R. M. Bell and D. F. McCaffrey, Survey Methodology 28, 2002). The weights are counts, and counts scatter by themselves,
+    which would look like concentration: the moments are the factorial ones, w (w − 1) and w (w − 1)(w − 2)(w − 3), which
+    Poisson's scatter leaves as they are. They are taken over all blocks of the circle, so it does not matter where blocks begin.
+
+    Args:
+        leverage: how many of a slice's values the figure depends on; float64 (n,), n ≥ 1.
+        length: of a block, 1 ≤ length ≤ n.
+    """
+    n = len(leverage)
+    upto = np.concatenate([[0.0], np.cumsum(np.concatenate([leverage, leverage[: length - 1]]))])
+    held = upto[length:] - upto[:-length]
+    second = float(np.maximum(held * (held - 1), 0.0).sum()) / length
+    fourth = float(np.maximum(held * (held - 1) * (held - 2) * (held - 3), 0.0).sum()) / length
+    if fourth <= 0:
+        return n / length  # no block holds four: nothing is known to be together
+    return min(max(second**2 / fourth, 1.0), n / length)
+
+
+def shortfall(series: NDArray[np.float64], length: int, known: float) -> float:
     """By how much blocks of a length understate the variance of a sum of the series: at least 1.
 
     Blocks see no dependence beyond their own length, and within it less the further apart slices are. Where the correlation is
     r beside each other and falls by f from there on (a first-order autoregression seen through noise, an ARMA(1, 1)), the
     variance that they expect is 1 + 2 Σ (1 − k/b) r f^(k−1) of that of a slice, where 1 + 2 r/(1 − f) is right. The ratio
     corrects as prewhitening does (D. W. K. Andrews and J. C. Monahan, Econometrica 60, 1992). The sample's own r is too small by
-    about (1 + 3 r)/n (M. G. Kendall, Biometrika 41, 1954), which is added back, and one standard error of r on top: a variance
+    about (1 + 3 r)/m (M. G. Kendall, Biometrika 41, 1954), which is added back, and one standard error of r on top: a variance
     that is too small is the error that makes false alarms.
+
+    Args:
+        series: float64 (n,).
+        length: of a block.
+        known: m, how many of the slices have a say in r (`effective` with length 1): of a spike, those in it.
     """
-    n = len(series)
-    if n <= _LAGS_LEAST:
+    if len(series) <= _LAGS_LEAST:
         return 1.0
+    m = max(known, _LAGS_LEAST)
     spread, *beside = (autocovariances(series, 3) / max(float(np.var(series)), 1e-300)).tolist()
     if spread <= 0 or beside[0] <= 0:
         return 1.0
-    r = min(beside[0] + (1 + 3 * beside[0]) / n + math.sqrt((1 - beside[0] ** 2) / n), _CORRELATION_MOST)
+    r = min(beside[0] + (1 + 3 * beside[0]) / m + math.sqrt((1 - beside[0] ** 2) / m), _CORRELATION_MOST)
     fall = r
-    if beside[0] >= _NOISE / math.sqrt(n):
+    if beside[0] >= _NOISE / math.sqrt(m):
         fall = min(max((beside[1] + beside[2]) / (beside[0] + max(beside[1], 0.0)), r), _CORRELATION_MOST)
     lags = np.arange(1, length)
     seen = 1 + 2 * float(((1 - lags / length) * r * fall ** (lags - 1)).sum())

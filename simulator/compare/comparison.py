@@ -10,6 +10,8 @@ from simulator.compare.differences import same_load
 from simulator.compare.effects import BEYOND_LEAST, Metric, by_blocks, by_runs, known_in
 from simulator.compare.samples import merged
 from simulator.compare.sides import refuse_invalid, what_differs
+from simulator.compare.spreads import RUNS_LEAST, assumed
+from simulator.compare.stored import spread_for
 from simulator.compare.verdict import LEVEL, POWER, Finding, judge, overall
 from simulator.report.wording import duration
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from simulator.compare.effects import Effect
     from simulator.compare.samples import Sample
     from simulator.compare.sides import Side
+    from simulator.compare.spreads import Spread
     from simulator.compare.verdict import Word
 
 SHARES = ("rejected", "failed", "unknown", "dropped")
@@ -64,7 +67,7 @@ class Read:
     runs: Sequence[Sample]
     baselines: Sequence[Sample]
     paired: bool
-    simulated: bool
+    spread: Spread | None  # of single runs on a real machine
     method: str
     notes: list[str] = field(default_factory=list)
 
@@ -77,7 +80,7 @@ class Read:
         """The difference in one metric, which must be known of both."""
         if self.repeated:
             return by_runs(self.runs, self.baselines, metric)
-        return by_blocks(self.runs[0], self.baselines[0], metric, paired=self.paired, spread=not self.simulated)
+        return by_blocks(self.runs[0], self.baselines[0], metric, paired=self.paired, spread=self.spread)
 
     def knows(self, metric: Metric) -> bool:
         """Whether both sides say enough of it."""
@@ -94,22 +97,31 @@ class Read:
 def read_both(run: Side, baseline: Side, measures: Collection[str] = ("response_time",)) -> Read:
     """Reads both sides, and decides how they are compared."""
     runs, others = run.samples(measures), baseline.samples(measures)
-    simulated = run.simulated and baseline.simulated
     notes: list[str] = []
     if len(runs) > 1 or len(others) > 1:
         method = f"{_runs(len(runs))} against {_runs(len(others))}, by how much runs differ from one another"
-        return Read(runs, others, paired=False, simulated=simulated, method=method)
+        return Read(runs, others, paired=False, spread=None, method=method)
     (here,), (there,) = runs, others
     paired = same_load(run.scenario, baseline.scenario) and abs(here.slice_s - there.slice_s) < 1e-6 * here.slice_s
     if paired and here.slices != there.slices:
         common = min(here.slices, there.slices)
         here, there = here.until(common), there.until(common)
         notes.append(f"compared over the first {duration(here.duration_s)}, which both have")
+    spread: Spread | None = None
+    if not (run.simulated and baseline.simulated):
+        spread = spread_for(run, baseline) or assumed(
+            [run.environment, baseline.environment], overloaded=run.overloaded or baseline.overloaded
+        )
     drawn = "the same blocks of time drawn from both" if paired else "blocks of time drawn from each"
-    method = f"one run against another, {drawn}"
-    if not simulated:
-        method += "; what else differs between two runs is assumed, not measured (sim run --repeat 5 measures it)"
-    return Read([here], [there], paired=paired, simulated=simulated, method=method, notes=notes)
+    method = f"one run against another, {drawn}; {_told(spread)}"
+    return Read([here], [there], paired=paired, spread=spread, method=method, notes=notes)
+
+
+def _told(spread: Spread | None) -> str:
+    """What was taken for the spread between runs, for people."""
+    if spread is None:
+        return "on the virtual clock nothing else is taken to differ between two runs"
+    return spread.told([METRICS[0], METRICS[1], METRICS[3]])
 
 
 def _runs(count: int) -> str:
@@ -134,18 +146,20 @@ def compare(runs: Sequence[Side], baseline: Side, *, force: bool = False) -> lis
     findings = iter(judge([effect for pair in effects for effect in pair]))
     compared = []
     for run, pair, found in zip(runs, read, effects, strict=True):
-        notes = (*what_differs(run, baseline), *pair.notes, *_few(pair))
+        notes = (*what_differs(run, baseline), *pair.notes, *_few(pair, found))
         compared.append(Comparison(run, baseline, pair.method, tuple(next(findings) for _ in found), notes))
     return compared
 
 
-def _few(pair: Read) -> list[str]:
-    """What was left out because there was too little of it."""
+def _few(pair: Read, effects: Sequence[Effect]) -> list[str]:
+    """What was left out because there was too little of it, and what is shown but decides nothing."""
     left = [metric.label for metric in METRICS if metric.is_time and not pair.knows(metric)]
     told = [f"left out, with fewer than {BEYOND_LEAST} values beyond: {', '.join(left)}"] if left else []
-    if not pair.repeated and not pair.effect(METRICS[0]).enough:
+    if short := [effect.metric.label for effect in effects if not effect.enough]:
+        those = "all of it" if len(short) == len(effects) else ", ".join(short)
         told.append(
-            "too short for a conclusion: there are fewer than six independent blocks of time; run longer, or repeat"
+            f"too short for a conclusion: {those}; that comes from too few stretches of time that are independent: run longer, "
+            f"or repeat (sim run --repeat {RUNS_LEAST})"
         )
     return told
 

@@ -4,8 +4,9 @@ Times and rates are compared by their ratio, shares (of what was refused, failed
 ratio. The estimate is always of the whole run: merged histograms and sums, never an average over slices.
 
 Its standard error comes from resampling (`blocks`): of two runs by blocks of time, of repeated runs by leaving out one run
-after the other. Then Student's t with as many degrees of freedom as there were blocks, less one: few blocks say little about
-how much blocks differ, and a normal quantile would forget that.
+after the other. Then Student's t with as many degrees of freedom as there were blocks that the figure comes from, less one: few
+blocks say little about how much blocks differ, and a normal quantile would forget that. What two runs differ by beyond
+what their own time shows is no block's to tell: `spreads` has it.
 """
 
 from __future__ import annotations
@@ -18,27 +19,25 @@ import numpy as np
 
 from simulator.compare import blocks
 from simulator.compare.samples import OUTCOMES, TIMES, Sample, merged
+from simulator.compare.welch import combined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from simulator.compare.spreads import Spread
+
     Numbers = NDArray[np.float64]
 
 RESAMPLES = 1_000  # the standard error itself is then known to 2 %
-BLOCKS_LEAST = 6  # fewer that are independent, and nothing is concluded from blocks of time
+BLOCKS_LEAST = 2.0  # independent ones that a figure comes from: of fewer nothing is known about how much blocks differ
+FREEDOM_LEAST = (
+    2.0  # below, a t-distribution has no variance, and what it says is more about itself than about the runs
+)
 BEYOND_LEAST = 10  # values beyond a percentile, or it is the maximum under another name
 RESOLUTION = 2 / 1_024  # of a ratio of two times: either is known within a bucket of its histogram
 _PERCENT = 100.0
-
-# How much two runs of one build differ beyond what their own seconds show: where memory lies, what else the machine does,
-# how warm the disk is. Standard deviation of the logarithm (of a share: of itself), by what is compared. Only repeated runs can
-# measure it; for single ones this is assumed, on the cautious side, and the output says so. What a machine really shows is
-# printed by `benchmarks/bench_compare_aa.py`.
-SPREAD_RATE = 0.01
-SPREAD_SHARE = 0.25
-SPREAD_TIMES = ((50.0, 0.05), (90.0, 0.08), (95.0, 0.12), (99.0, 0.20), (100.0, 0.35))
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,6 @@ class Metric:
         return {"throughput": "goodput", "mean": f"{words} mean"}.get(
             self.name if self.name == "throughput" else self.aggregate, words
         )
-
-    @property
-    def spread(self) -> float:
-        """How much two runs of one build are taken to differ, see SPREAD_TIMES."""
-        if self.is_share:
-            return SPREAD_SHARE
-        if not self.is_time:
-            return SPREAD_RATE
-        at = self.argument if self.argument is not None else 95.0  # a mean follows its tail
-        return next(spread for percent, spread in SPREAD_TIMES if at <= percent)
 
 
 @dataclass(frozen=True)
@@ -186,7 +175,27 @@ def influence(sample: Sample, metric: Metric) -> Numbers:
     return moved * sample.slices
 
 
-def by_blocks(run: Sample, baseline: Sample, metric: Metric, *, paired: bool, spread: bool, seed: int = 1) -> Effect:
+def leverage(sample: Sample, metric: Metric) -> Numbers:
+    """How many values of each slice the figure comes from: of a percentile those of the tail that is twice as large; (K,)."""
+    if metric.name == "throughput":
+        return sample.outcomes["ok"]
+    if metric.is_share:
+        return sample.outcomes[metric.name]
+    times = sample.times[metric.name]
+    if metric.aggregate == "mean":
+        sums: Numbers = times.counts @ times.values_ns.astype(np.float64)
+        return sums
+    percent = metric.argument or 0.0
+    above = percent >= _PERCENT / 2
+    whole = times.counts.sum(axis=0, keepdims=True)
+    edge = _percentile(times.values_ns, whole, _PERCENT - 2 * (_PERCENT - percent) if above else 2 * percent)[0]
+    counted: Numbers = times.counts[:, times.values_ns >= edge if above else times.values_ns <= edge].sum(axis=1)
+    return counted
+
+
+def by_blocks(
+    run: Sample, baseline: Sample, metric: Metric, *, paired: bool, spread: Spread | None, seed: int = 1
+) -> Effect:
     """The difference of two single runs, from blocks of their time.
 
     Args:
@@ -195,37 +204,68 @@ def by_blocks(run: Sample, baseline: Sample, metric: Metric, *, paired: bool, sp
         metric: what is compared.
         paired: both were asked for the same rate at the same time, so the same blocks are drawn from either: what the load
             itself does to the figures then cancels. Their slices must agree.
-        spread: whether runs differ beyond what their own time shows (`Metric.spread`): on a real machine, not in a simulation.
+        spread: how much runs differ beyond what their own time shows: on a real machine; None in a simulation.
         seed: of the resampling, so that a comparison can be repeated.
     """
     random = np.random.default_rng(seed)
-    of_run, of_baseline = influence(run, metric), influence(baseline, metric)
+    sides = [(sample, influence(sample, metric), leverage(sample, metric)) for sample in (run, baseline)]
     if paired:
-        series = of_run - of_baseline
-        length = blocks.block_length(series)
-        weights = blocks.draw(run.slices, length, RESAMPLES, random)
+        (_, of_run, here_from), (_, of_baseline, there_from) = sides
+        found = _Blocks.of(of_run - of_baseline, here_from + there_from)
+        weights = blocks.draw(run.slices, found.length, RESAMPLES, random)
         drawn = _change(metric, resampled(run, metric, weights), resampled(baseline, metric, weights))
-        short = blocks.shortfall(series, length)
-        count = run.slices / length / short  # as many as are independent of one another
-        variance = _variance(drawn, run.slices / length) * short
-        freedom = max(count - 1, 1.0)
-        fewest = count
+        within, fewest = (found.variance(drawn), max(found.count - 1, 1.0)), found.count
     else:
-        parts = []
-        for sample, series in ((run, of_run), (baseline, of_baseline)):
-            length = blocks.block_length(series)
-            estimates = resampled(sample, metric, blocks.draw(sample.slices, length, RESAMPLES, random))
-            short = blocks.shortfall(series, length)
-            spread_of = _variance(estimates if metric.is_share else np.log(estimates), sample.slices / length)
-            parts.append((spread_of * short, sample.slices / length / short))
-        variance, freedom = _together(parts)
-        fewest = min(count for _, count in parts)
+        parts, counts = [], []
+        for sample, series, comes_from in sides:
+            found = _Blocks.of(series, comes_from)
+            estimates = resampled(sample, metric, blocks.draw(sample.slices, found.length, RESAMPLES, random))
+            parts.append((found.variance(estimates if metric.is_share else np.log(estimates)), found.count - 1))
+            counts.append(found.count)
+        within, fewest = combined(parts), min(counts)
     here, there = _whole(run, metric), _whole(baseline, metric)
-    if spread:
-        width = metric.spread * ((here + there) / 2 if metric.is_share else 1.0)
-        variance, freedom = _with_spread(variance, freedom, 2 * width**2)
+    known = within if fewest >= BLOCKS_LEAST else None
+    if spread is not None:
+        known = spread.widen(metric, (here + there) / 2, known)
+    variance, freedom = known or within
     change = float(_change(metric, np.array([here]), np.array([there]))[0])
-    return Effect(metric, here, there, change, math.sqrt(variance), freedom, enough=fewest >= BLOCKS_LEAST)
+    enough = known is not None and freedom >= FREEDOM_LEAST
+    return Effect(metric, here, there, change, math.sqrt(variance), freedom, enough=enough)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """How a series is cut into blocks, and what these are worth.
+
+    Attributes:
+        length: in slices.
+        effective: how many blocks the figure comes from.
+        short: by how much they understate the variance.
+    """
+
+    length: int
+    effective: float
+    short: float
+
+    @classmethod
+    def of(cls, series: Numbers, comes_from: Numbers) -> _Blocks:
+        length = blocks.block_length(series)
+        short = blocks.shortfall(series, length, blocks.effective(comes_from, 1))
+        return cls(length, blocks.effective(comes_from, length), short)
+
+    @property
+    def count(self) -> float:
+        """How many that are independent of one another."""
+        return self.effective / self.short
+
+    def variance(self, drawn: Numbers) -> float:
+        """Of what the resampled estimates are of.
+
+        A figure that comes from m blocks is resampled about its own value, which takes one of the m away, as it does from a
+        variance about the sample's own mean: resamples spread less than runs do, by (m − 1)/m.
+        """
+        m = max(self.effective, BLOCKS_LEAST)
+        return float(np.var(drawn)) * m / (m - 1) * self.short
 
 
 def by_runs(runs: Sequence[Sample], baselines: Sequence[Sample], metric: Metric) -> Effect:
@@ -243,7 +283,7 @@ def by_runs(runs: Sequence[Sample], baselines: Sequence[Sample], metric: Metric)
         variance = scatter * sum(1 / count for _, _, count in sides)
         freedom = float(n - 1)
     else:
-        variance, freedom = _together([(scatter / n, float(n)) for scatter, n in many])
+        variance, freedom = combined([(scatter / n, n - 1.0) for scatter, n in many])
     here, there = sides[0][0], sides[1][0]
     change = float(_change(metric, np.array([here]), np.array([there]))[0])
     return Effect(metric, here, there, change, math.sqrt(variance), freedom, enough=True)
@@ -270,24 +310,3 @@ def _whole(sample: Sample, metric: Metric) -> float:
 
 def _change(metric: Metric, run: Numbers, baseline: Numbers) -> Numbers:
     return run - baseline if metric.is_share else np.log(run / baseline)
-
-
-def _variance(drawn: Numbers, count: float) -> float:
-    """Of resampled estimates; a sample of `count` blocks spreads less than what it is drawn from, by (count − 1)/count."""
-    return float(np.var(drawn)) * (count / (count - 1) if count > 1 else 1.0)
-
-
-def _together(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The variance of a difference of independent estimates, and its degrees of freedom (Welch and Satterthwaite)."""
-    variance = sum(part for part, _ in parts)
-    if variance <= 0:
-        return 0.0, max(sum(count - 1 for _, count in parts), 1.0)
-    below = sum(part**2 / max(count - 1, 1.0) for part, count in parts)
-    return variance, max(variance**2 / below, 1.0)
-
-
-def _with_spread(variance: float, freedom: float, spread: float) -> tuple[float, float]:
-    """Adds a variance that is taken as known, which raises the degrees of freedom (Satterthwaite)."""
-    if variance <= 0:
-        return spread, max(freedom, 1.0)
-    return variance + spread, freedom * ((variance + spread) / variance) ** 2

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from simulator.compare.sides import Side
     from simulator.report.wording import Summary
 
+CHANGE_TOLD_MOST = 1_000  # times; an interval that reaches further is not worth a figure
 NOT_KNOWN = "too little was measured to compare it"
 
 
@@ -141,4 +142,6 @@ def change_text(effect: Effect, change: float) -> str:
         return "any change"
     if effect.metric.is_share:
         return f"{100 * change:+.3g} points"
+    if change > CHANGE_TOLD_MOST:
+        return f"more than {CHANGE_TOLD_MOST:,} times"
     return f"{100 * change:+.1f}%" if abs(change) < 10 else f"{1 + change:,.0f} times"  # noqa: PLR2004  readable up to there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,14 @@ from simulator.compare.differences import of_machines, of_scenarios, read_enviro
 from simulator.compare.samples import Sample, read_sample
 from simulator.errors import InvalidRunError, SimError, UsageError
 from simulator.report.folder import read_summary
-from simulator.report.wording import duration, plain, run_seconds
+from simulator.report.wording import duration, number, plain, run_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from simulator.report.wording import Summary
 
+_OVERLOADED_SHARE = 0.05  # a hiccup makes no difference to what a run answers in all
 SEED = "seed"  # the one axis of repeated runs
 
 
@@ -30,12 +32,26 @@ class Side:
     folders: tuple[Path, ...]
     summaries: tuple[Summary, ...]
     scenario: dict[str, Any]  # as the first run resolved it
-    environment: dict[str, Any]
+    environments: tuple[dict[str, Any], ...]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What the first run says of its machine."""
+        return self.environments[0]
 
     @property
     def simulated(self) -> bool:
         """Whether its runs were on the virtual clock."""
         return bool(self.summaries[0].get("clock") == "virtual")
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether one of its runs was offered more than it could take for a notable part of its time."""
+        return any(
+            (number((summary.get("overload") or {}).get("overloaded_s")) or 0.0)
+            > _OVERLOADED_SHARE * (run_seconds(summary) or math.inf)
+            for summary in self.summaries
+        )
 
     @property
     def started_at(self) -> str:
@@ -69,7 +85,8 @@ def open_side(written: str, folder: Path = baselines.FOLDER) -> Side:
 def side_of(name: str, folders: Sequence[Path]) -> Side:
     """The side that these runs make. Raises SimError if one of them cannot be read."""
     summaries = tuple(read_summary(folder) for folder in folders)
-    return Side(name, tuple(folders), summaries, read_scenario(folders[0]), read_environment(folders[0]))
+    environments = tuple(read_environment(folder) for folder in folders)
+    return Side(name, tuple(folders), summaries, read_scenario(folders[0]), environments)
 
 
 def runs_in(path: Path) -> list[Path]:

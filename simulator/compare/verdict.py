@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LEVEL = 0.05  # the chance of any false alarm in a comparison
 POWER = 0.80  # of seeing a difference of the size that is called the smallest
 
+_CHANGE_MOST = math.log(1_000)  # who can only see a thousandfold change can see none
+
 Word = Literal["better", "worse", "no evidence"]
 
 
@@ -82,8 +84,10 @@ def smallest(effect: Effect, tests: int, *, sides: int = 2) -> float:
     """
     if not effect.enough:
         return math.inf
+    most = 1.0 if effect.metric.is_share else _CHANGE_MOST
     needed = stdtrit(effect.freedom, 1 - LEVEL / (sides * max(tests, 1))) + stdtrit(effect.freedom, POWER)
-    return float(needed) * effect.error
+    least = float(needed) * effect.error
+    return least if least <= most else math.inf
 
 
 def judge(effects: Sequence[Effect]) -> list[Finding]:
@@ -110,7 +114,9 @@ def _finding(effect: Effect, p: float, tests: int) -> Finding:
 
 def said(effect: Effect, change: float) -> float:
     """A change as people say it: of a logarithm the part that was added."""
-    return change if effect.metric.is_share else math.expm1(min(change, 700.0))  # beyond, no float holds it
+    if effect.metric.is_share or change == math.inf:
+        return change
+    return math.expm1(min(change, 700.0))  # beyond, no float holds it
 
 
 def overall(findings: Sequence[Finding]) -> Word:
