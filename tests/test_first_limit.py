@@ -9,7 +9,8 @@ import pytest
 from simulator.report import wording
 from simulator.report.asked import Asked
 from simulator.report.charts.series import TimeSeries
-from simulator.report.first_limit import Limit, first_limit, with_first_limit
+from simulator.report.fault_times import under_faults
+from simulator.report.first_limit import InFault, Limit, first_limit, with_first_limit
 
 SECONDS = 10
 NONE = TimeSeries.of({})
@@ -27,7 +28,8 @@ def rising(at: int, height: float) -> list[Any]:
 def found(
     summary: dict[str, Any], columns: TimeSeries = NONE, platform: TimeSeries = NONE, asked: Asked | None = None
 ) -> Limit:
-    limit = first_limit(summary, columns, platform, asked or Asked())
+    limit, in_fault = first_limit(summary, columns, platform, asked or Asked())
+    assert in_fault is None
     assert limit is not None
     return limit
 
@@ -43,7 +45,7 @@ def test_a_run_that_refused_nothing_and_kept_up_reached_no_limit() -> None:
     }  # fmt: skip
     columns = series(rejected=rising(3, 1), in_flight=rising(0, 99), lag_p99_ms=rising(1, 900.0))
     platform = series(node0_busy=[0.94] * SECONDS, node0_commit_share=[0.9] * SECONDS, node0_queue=[10] * SECONDS)
-    assert first_limit(summary, columns, platform, Asked(in_flight=100, lag_limit_ms=10, queue=64)) is None
+    assert first_limit(summary, columns, platform, Asked(in_flight=100, lag_limit_ms=10, queue=64)) == (None, None)
 
 
 def test_the_shard_that_holds_most_of_what_waits_is_named() -> None:
@@ -78,7 +80,7 @@ def test_a_node_without_time_left_is_limited_by_its_core() -> None:
 def test_commits_are_a_limit_only_once_the_platform_falls_behind() -> None:
     # A node commits what came during the commit before, so it is always in one, at any load.
     platform = series(node1_busy=rising(0, 0.99), node1_commit_share=rising(0, 0.9))
-    assert first_limit({}, NONE, platform, Asked()) is None
+    assert first_limit({}, NONE, platform, Asked()) == (None, None)
     overload = {"spike_began_s": 3.0, "spike_ended_s": 6.0, "overloaded_s": 3.0, "spike_offered_per_s": 900.0}
     limit = found({"overload": overload | {"sustained_per_s": 500.0}}, platform=platform)
     assert limit == Limit(
@@ -98,7 +100,7 @@ def test_a_full_in_flight_table_and_lateness_are_the_generators() -> None:
 
 
 def test_a_generators_core_is_the_limit_only_if_busy_for_a_tenth_of_the_run() -> None:
-    assert first_limit({}, series(generator_busy=rising(9, 1.0)), NONE, Asked()) is None
+    assert first_limit({}, series(generator_busy=rising(9, 1.0)), NONE, Asked()) == (None, None)
     limit = found({}, series(generator_busy=rising(8, 1.0)))
     assert (limit.what, limit.at_s) == ("the generator's core", 8.0)
 
@@ -107,7 +109,7 @@ def test_all_connections_in_use_is_a_limit() -> None:
     summary = {"schedule_lag_ms": {"p99": 1.0, "max": 30.0}}
     limit = found(summary, series(in_flight=rising(5, 128)), asked=Asked(connections=128))
     assert (limit.what, limit.at_s) == ("the connections", 5.0)
-    assert first_limit(summary, series(in_flight=rising(5, 127)), NONE, Asked(connections=128)) is None
+    assert first_limit(summary, series(in_flight=rising(5, 127)), NONE, Asked(connections=128)) == (None, None)
 
 
 def test_the_simulated_stage_that_was_offered_more_than_it_takes_is_named() -> None:
@@ -133,6 +135,98 @@ def test_of_several_limits_the_first_in_time_is_told_and_the_cause_before_what_f
     assert found(summary, earlier).what.startswith("the in-flight limit")
     together = series(refused=rising(5, 1), dropped=rising(5, 1))
     assert found(summary, together).what == "the queues of the nodes"
+
+
+# ---- under faults ----
+
+KILLED = [
+    {"t_s": 3.2, "event": "fault", "fault": "kill", "node": 1, "pid": 7},
+    {"t_s": 4.7, "event": "node_ready", "node": 1},
+]
+
+
+def under_load(fallen: dict[int, int], held: dict[int, int]) -> TimeSeries:
+    """1,000 offered a second; in some seconds so many fewer are answered, and so many are in flight at their ends."""
+    answered = [1_000 - fallen.get(at, 0) for at in range(SECONDS)]
+    return series(
+        offered=[1_000] * SECONDS, completed=answered, ok=answered, in_flight=[held.get(at, 5) for at in range(SECONDS)],
+    )  # fmt: skip
+
+
+SPIKE = {
+    "spike_began_s": 3.0, "spike_ended_s": 5.0, "overloaded_s": 2.0, "spike_offered_per_s": 1_000.0, "sustained_per_s": 500.0,
+}  # fmt: skip
+
+
+def test_a_killed_node_is_a_fault_and_no_limit() -> None:
+    columns = under_load({3: 500, 4: 500, 5: -900}, {3: 500, 4: 900})
+    limit, in_fault = first_limit({"overload": SPIKE}, columns, NONE, Asked(), KILLED)
+    assert limit is None
+    assert in_fault == InFault(
+        "the rate that the rest of the platform can take", 3.0, "1,000/s were offered, 500/s went well", "kill node 1"
+    )
+
+
+def test_what_runs_out_without_the_fault_is_the_limit_and_both_are_named() -> None:
+    columns = under_load({3: 500, 4: 500, 5: -900, 7: 400, 8: 400}, {3: 500, 4: 900, 7: 400, 8: 800})
+    limit, in_fault = first_limit({"overload": SPIKE}, columns, NONE, Asked(), KILLED)
+    assert limit == Limit("the rate that the platform can take", 7.0, "1,000/s were offered, 600/s went well")
+    assert in_fault is not None
+    assert in_fault.fault == "kill node 1"
+
+
+def test_a_fault_is_at_work_until_what_it_piled_up_is_worked_off() -> None:
+    columns = under_load({}, {3: 500, 4: 900, 5: 600, 6: 300})
+    (one,) = under_faults(KILLED, columns)
+    assert (one.label, one.start_s, one.stop_s) == ("kill node 1", 3.0, 8.0)
+    never = under_load({}, dict.fromkeys(range(3, SECONDS), 900))
+    assert under_faults(KILLED, never)[0].stop_s == float("inf")
+    assert under_faults(KILLED[:1], columns)[0].stop_s == float("inf")
+    assert under_faults(KILLED, series(offered=[1] * SECONDS))[0].stop_s == 5.0
+    assert under_faults(KILLED, NONE)[0].start_s == 3.2
+
+
+def test_more_load_after_a_fault_is_not_its_aftermath() -> None:
+    # Twice as many in flight of twice as many offered: they wait no longer than before.
+    offered = [1_000] * 6 + [2_000] * 4
+    columns = series(offered=offered, completed=offered, in_flight=[100, 100, 100, 500, 900, 100, *[200] * 4])
+    assert under_faults(KILLED, columns)[0].stop_s == 6.0
+
+
+def test_refusals_under_a_fault_only_are_the_faults() -> None:
+    columns = series(refused=[0, 0, 0, 9, 9, 0, 0, 0, 0, 0])
+    limit, in_fault = first_limit(refused(18), columns, NONE, Asked(), KILLED)
+    assert limit is None
+    assert in_fault is not None
+    assert (in_fault.what, in_fault.at_s) == ("the queues of the nodes", 3.0)
+    both = series(refused=[0, 0, 0, 9, 9, 0, 0, 9, 0, 0])
+    assert first_limit(refused(27), both, NONE, Asked(), KILLED)[0] == Limit(
+        "the queues of the nodes", 7.0, "27 refused: overflow"
+    )
+
+
+def test_a_limit_that_stands_before_the_fault_stays_the_first() -> None:
+    columns = series(dropped=rising(1, 5))
+    dropped = {"reasons": {"dropped": {"in_flight": 5}}}
+    limit, in_fault = first_limit(dropped, columns, NONE, Asked(), KILLED)
+    assert limit is not None
+    assert (limit.what, limit.at_s, in_fault) == ("the in-flight limit", 1.0, None)
+
+
+def test_the_sentence_names_both_and_whose_fault_it_was() -> None:
+    summary = {"verdict": "pass", "counts": {}, "rates": {}, "audit": {"verdict": "clean"}, "overload": SPIKE}
+    columns = under_load({3: 500, 4: 500, 5: -900}, {3: 500, 4: 900}).columns
+    told = with_first_limit(summary, columns, {}, "", KILLED)
+    assert wording.sentence(told).endswith(
+        "; no limit was reached without a fault, under kill node 1 the rate that the rest of the platform can take"
+    )
+    assert wording.limit_detail(told) == (
+        "Under the fault kill node 1: the rate that the rest of the platform can take, from 3s on: 1,000/s were offered, "
+        "500/s went well."
+    )
+    both = told | {"first_limit": {"what": "shard 3's queue", "at_s": 7.0, "detail": "9 refused: overflow"}}
+    assert "; first limit: shard 3's queue, under kill node 1 the rate" in wording.sentence(both)
+    assert wording.limit_detail(both).startswith("First limit: shard 3's queue, from 7s on: 9 refused: overflow. Under")
 
 
 def test_the_sentence_names_the_limit_or_says_that_there_was_none() -> None:

@@ -3,6 +3,9 @@
 A bound counts as reached by what it did (refusals, drops, transactions in doubt, work that took a whole second of a second), not
 by how near a figure came to it. Of several the first in time is told; of those in one window the one nearer to the cause: what
 the platform refuses comes before what the clients or the generator then suffer.
+
+A fault is no limit. What ran out while one was at work (`fault_times`) says how the platform stands the fault, and is told apart,
+with the fault's name, from what ran out without.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ import numpy as np
 from simulator.report.asked import asked_in
 from simulator.report.charts.queues import nodes_in
 from simulator.report.charts.series import TimeSeries
+from simulator.report.fault_times import overload_in, under_faults, without
 from simulator.report.wording import count, ms, number, plain, rate, share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from simulator.report.asked import Asked
     from simulator.report.charts.series import Floats
@@ -30,6 +34,7 @@ _NEARLY = 0.9  # of a bound: a sample a few times a second rarely meets the mome
 
 Summary = dict[str, Any]
 
+_ITS_RATE = "the rate that the platform can take"
 _NODE_SAYS = {
     "queue_full": "the queues of the nodes",
     "over_concurrency": "the nodes' concurrency limit",
@@ -57,16 +62,54 @@ class Limit:
         return asdict(self)
 
 
-def first_limit(summary: Summary, series: TimeSeries, platform: TimeSeries, asked: Asked) -> Limit | None:
-    """The bound that a run reached first; None: it reached none.
+@dataclass(frozen=True)
+class InFault(Limit):
+    """A bound that was reached while a fault was at work.
+
+    Attributes:
+        fault: which one: `kill node 1`.
+    """
+
+    fault: str
+
+
+def first_limit(
+    summary: Summary, series: TimeSeries, platform: TimeSeries, asked: Asked, events: Iterable[dict[str, Any]] = ()
+) -> tuple[Limit | None, InFault | None]:
+    """The bound that a run reached first without a fault's help, and the one that it reached first under a fault.
 
     Args:
         summary: the run's summary.
         series: its timeseries.csv.
         platform: its platform.csv; no rows if it has none.
         asked: what the scenario asked for.
+        events: its events.jsonl.
+
+    Returns:
+        None: it reached none.
     """
-    found = [
+    everything = _limits(summary, series, platform, asked)
+    stretches = under_faults(events, series)
+    if not stretches:
+        return min(everything, key=_moment, default=None), None
+    calm = without(series, stretches)
+    without_spike = {**summary, "overload": overload_in(calm)}
+    outside = [
+        limit for limit in _limits(without_spike, calm, without(platform, stretches), asked) if limit.at_s is not None
+    ]
+    outside += [limit for limit in everything if limit.at_s is None]
+    inside = [
+        InFault(_what_was_left(limit.what), limit.at_s, limit.detail, one.label)
+        for limit in everything
+        for one in stretches
+        if limit.at_s is not None and one.start_s <= limit.at_s < one.stop_s
+    ]
+    return min(outside, key=_moment, default=None), min(inside, key=_moment, default=None)
+
+
+def _limits(summary: Summary, series: TimeSeries, platform: TimeSeries, asked: Asked) -> list[Limit]:
+    """Every bound that was reached, causes before what follows from them."""
+    return [
         *_platform_refuses(summary, series, platform, asked),
         *_busy_nodes(platform),
         *_simulated(summary, series),
@@ -74,15 +117,36 @@ def first_limit(summary: Summary, series: TimeSeries, platform: TimeSeries, aske
         *_generator(summary, series, asked),
         *_fell_behind(summary, platform, asked),
     ]
-    return min(found, key=lambda limit: np.inf if limit.at_s is None else limit.at_s, default=None)
+
+
+def _moment(limit: Limit) -> float:
+    return np.inf if limit.at_s is None else limit.at_s
+
+
+def _what_was_left(what: str) -> str:
+    """Under a fault it was not the platform that fell behind, but what was left of it."""
+    return "the rate that the rest of the platform can take" if what == _ITS_RATE else what
 
 
 def with_first_limit(
-    summary: Summary, series: dict[str, list[Any]], platform: dict[str, list[Any]], scenario: str
+    summary: Summary,
+    series: dict[str, list[Any]],
+    platform: dict[str, list[Any]],
+    scenario: str,
+    events: Iterable[dict[str, Any]] = (),
 ) -> Summary:
-    """A summary with its `first_limit`, from the columns of its files and the text of its scenario."""
-    found = first_limit(summary, TimeSeries.of(series), TimeSeries.of(platform), asked_in(scenario))
-    return {**summary, "first_limit": None if found is None else found.to_dict()}
+    """A summary with its `first_limit` and `first_limit_in_fault`, from the columns of its files, its events and its scenario."""
+    found = first_limit(summary, TimeSeries.of(series), TimeSeries.of(platform), asked_in(scenario), events)
+    return with_limits(summary, *found)
+
+
+def with_limits(summary: Summary, limit: Limit | None, in_fault: InFault | None) -> Summary:
+    """A summary that says which bounds were reached."""
+    return {
+        **summary,
+        "first_limit": None if limit is None else limit.to_dict(),
+        "first_limit_in_fault": None if in_fault is None else in_fault.to_dict(),
+    }
 
 
 def _platform_refuses(summary: Summary, series: TimeSeries, platform: TimeSeries, asked: Asked) -> Iterator[Limit]:
@@ -218,7 +282,7 @@ def _fell_behind(summary: Summary, platform: TimeSeries, asked: Asked) -> Iterat
             most = share(float(commits[during].max()))
             yield Limit(f"node {node}'s disk", began, f"{most} of a second went into commits; {detail}")
             return
-    yield Limit("the rate that the platform can take", began, detail)
+    yield Limit(_ITS_RATE, began, detail)
 
 
 def _first(series: TimeSeries, *columns: str) -> float | None:

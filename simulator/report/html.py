@@ -22,7 +22,7 @@ from simulator.report.charts import charts_of
 from simulator.report.charts.axis import TimeAxis
 from simulator.report.charts.marks import drawn, marks_of
 from simulator.report.charts.series import TimeSeries
-from simulator.report.first_limit import first_limit
+from simulator.report.first_limit import first_limit, with_limits
 from simulator.report.page import render_page, write_page
 from simulator.report.wording import metric_name, plain
 
@@ -133,5 +133,5 @@ def _with_limit(run: RunFolder) -> dict[str, Any]:
     """The summary, with the first limit; that of an older version did not know it, and it is found from what is there."""
     if "first_limit" in run.summary or not run.series:
         return run.summary
-    found = first_limit(run.summary, TimeSeries.of(run.series), TimeSeries.of(run.platform), run.asked)
-    return {**run.summary, "first_limit": None if found is None else found.to_dict()}
+    series, platform = TimeSeries.of(run.series), TimeSeries.of(run.platform)
+    return with_limits(run.summary, *first_limit(run.summary, series, platform, run.asked, run.events))

@@ -87,19 +87,26 @@ def _limit(summary: Summary) -> str:
     """Which bound the run reached first; that there was none is worth a word only of a run that passed."""
     if "first_limit" not in summary or summary.get("failure"):
         return ""
-    found = summary["first_limit"]
-    if found is None:
-        return "; no limit was reached" if summary.get("verdict") == "pass" else ""
-    return f"; first limit: {plain(found.get('what', ''))}"
+    found, in_fault = summary["first_limit"], summary.get("first_limit_in_fault")
+    told = f"; first limit: {plain(found.get('what', ''))}" if isinstance(found, dict) else ""
+    if not isinstance(in_fault, dict):
+        return told or ("; no limit was reached" if summary.get("verdict") == "pass" else "")
+    told = told or "; no limit was reached without a fault"
+    return f"{told}, under {plain(in_fault.get('fault', ''))} {plain(in_fault.get('what', ''))}"
 
 
 def limit_detail(summary: Summary) -> str:
-    """Return which bound was reached first, when, and how that shows; "" if there was none."""
-    found = summary.get("first_limit")
-    if not isinstance(found, dict):
-        return ""
+    """Return which bound was reached first, when, and how that shows, without a fault and under one; "" if there was none."""
+    found, in_fault = summary.get("first_limit"), summary.get("first_limit_in_fault")
+    told = [_limit_told("First limit", found)] if isinstance(found, dict) else []
+    if isinstance(in_fault, dict):
+        told.append(_limit_told(f"Under the fault {plain(in_fault.get('fault', ''))}", in_fault))
+    return " ".join(told)
+
+
+def _limit_told(head: str, found: Summary) -> str:
     when = "" if number(found.get("at_s")) is None else f", from {duration(found.get('at_s'))} on"
-    return f"First limit: {plain(found.get('what', ''))}{when}: {plain(found.get('detail', ''))}."
+    return f"{head}: {plain(found.get('what', ''))}{when}: {plain(found.get('detail', ''))}."
 
 
 def goodput_per_s(summary: Summary) -> float | None:

@@ -173,14 +173,13 @@ class VirtualRun:
             view.update(self._snapshot("reporting"))
         results = self._results(whole, tallies, audit, started, time.monotonic() - began)
         columns = series_columns(results, self.target)
-        summary = with_first_limit(summarise(results), columns, {}, dump_scenario(self.scenario))
+        events = events_of(self.scenario, self._strikes(), whole.health, self.interrupted_s)
+        summary = with_first_limit(summarise(results), columns, {}, dump_scenario(self.scenario), events)
         folder = self.folder
         write_json(folder / "audit.json", audit)
         write_series(folder / "timeseries.csv", columns)
         write_hlog(folder / "latency.hlog", whole.measured, self.grid_ns, started.timestamp())
-        write_events(
-            folder / "events.jsonl", events_of(self.scenario, self._strikes(), whole.health, self.interrupted_s)
-        )
+        write_events(folder / "events.jsonl", events)
         write_json(folder / "summary.json", summary)
         return summary
 

@@ -575,15 +575,16 @@ def _conclude(run: Run, view: View, ended: Ended, *, started: datetime, wall_s: 
         results, extra_series=results.extra_series | seen | (held.columns(rows_of(results)) if held else {})
     )
     columns, platform = series_columns(results, run.target), _platform_columns(run)
-    summary = with_first_limit(summarise(results), columns, platform, dump_scenario(scenario))
+    events = run.events + health_events((int(e["time_ns"]), int(e["node"]), int(e["what"])) for e in ended.health)
+    events.sort(key=lambda event: event["t_s"])  # some are told late
+    summary = with_first_limit(summarise(results), columns, platform, dump_scenario(scenario), events)
     folder = run.folder
     if platform:
         write_series(folder / "platform.csv", platform)
     write_json(folder / "audit.json", audit)
     write_series(folder / "timeseries.csv", columns)
     write_hlog(folder / "latency.hlog", ended.measured, run.tallies.grid_ns, started.timestamp())
-    events = run.events + health_events((int(e["time_ns"]), int(e["node"]), int(e["what"])) for e in ended.health)
-    write_events(folder / "events.jsonl", sorted(events, key=lambda event: event["t_s"]))  # some are told late
+    write_events(folder / "events.jsonl", events)
     write_json(folder / "summary.json", summary)
     return summary
 

@@ -45,6 +45,12 @@ class Moment:
 
 
 def marks_of(events: Iterable[Event]) -> tuple[list[Band], list[Moment]]:
+    """Bands and moments to draw: the first MOST of either, see `bands_of`."""
+    bands, moments = bands_of(events)
+    return bands[:MOST], moments[:MOST]
+
+
+def bands_of(events: Iterable[Event]) -> tuple[list[Band], list[Moment]]:
     """Bands and moments of a run's events, in order of time.
 
     A fault is over at the `fault_over` of the same fault and place, a killed node's when that node is back. What struck
@@ -72,7 +78,7 @@ def marks_of(events: Iterable[Event]) -> tuple[list[Band], list[Moment]]:
         elif name not in _NOT_DRAWN:
             moments.append(Moment(plain(name).replace("_", " "), at_s))
     bands += [Band(label, start_s, None) for label, start_s in open_.values()]
-    return sorted(bands, key=lambda band: (band.start_s, band.label))[:MOST], moments[:MOST]
+    return sorted(bands, key=lambda band: (band.start_s, band.label)), moments
 
 
 def _where(event: Event) -> str:
