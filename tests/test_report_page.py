@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BAD_NAME = "<script>alert(1)</script>"
 LINKED = {
-    "rate", "overload", "response", "heat", "in-flight", "queues", "commits", "shares", "shard-heat", "shard-queues", "value",
+    "rate", "response", "heat", "in-flight", "queues", "commits", "shares", "shard-heat", "shard-queues", "value",
     "flow", "held", "doubt",
 }  # fmt: skip
 CHARTS = LINKED | {"percentiles", "shards"}
@@ -165,6 +165,60 @@ def test_a_zoom_into_one_chart_is_a_zoom_into_all_and_can_be_undone(page: Page, 
     assert all(shows == [0, 12] for shows in ranges(page).values())
 
 
+INSTANTS = """() => Object.fromEntries([...document.querySelectorAll(".chart")]
+  .map((chart) => [chart.id.slice(6), chart.querySelector(":scope > .instant:not([hidden])")])
+  .filter(([, line]) => line).map(([key, line]) => [key, line.getBoundingClientRect().x]))"""
+
+
+def test_what_is_pointed_at_in_one_chart_is_marked_on_all_others(page: Page, run: Path) -> None:
+    shown(page, render(run), 1440)
+    plot = page.locator("#chart-in-flight .nsewdrag")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box is not None
+    x = box["x"] + box["width"] * 4.5 / 12  # the middle of the fifth second
+    page.mouse.move(x, box["y"] + box["height"] / 2, steps=3)
+    page.wait_for_function(f"Object.keys(({INSTANTS})()).length > 1")
+    marked = page.evaluate(INSTANTS)
+    assert marked.keys() == LINKED - {"in-flight"}  # where the tooltip stands already
+    assert list(marked.values()) == pytest.approx([x] * len(marked), abs=2)
+    page.mouse.move(5, 5, steps=3)
+    page.wait_for_function(f"Object.keys(({INSTANTS})()).length === 0")
+
+
+def test_arrow_keys_go_through_a_chart_and_say_what_stands_there(page: Page, run: Path) -> None:
+    shown(page, render(run), 1440)
+    page.locator("#chart-rate").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    said = page.locator("#range-said")
+    assert said.inner_text().startswith("2.5 s; target curve ")
+    page.wait_for_function(f"Object.keys(({INSTANTS})()).length > 1")
+    page.keyboard.press("End")
+    assert said.inner_text().startswith("11.5 s; ")
+    page.keyboard.press("ArrowRight")
+    assert said.inner_text().startswith("11.5 s; ")
+    page.locator("#chart-heat").focus()  # the first one is left, and forgets where it was
+    page.keyboard.press("Home")
+    page.wait_for_function(f"Object.keys(({INSTANTS})()).length === {len(LINKED)}")
+    page.keyboard.press("Escape")
+    page.wait_for_function(f"Object.keys(({INSTANTS})()).length === 0")
+
+
+def test_goodput_has_a_chart_of_its_own_only_where_it_is_not_what_was_completed(page: Page, run: Path) -> None:
+    shown(page, render(run), 1440)
+    assert page.locator("#chart-overload").count() == 0
+    assert "so it is the goodput too" in page.locator("#reading-rate").inner_text()
+    head, *rows = (run / "timeseries.csv").read_text(encoding="utf-8").splitlines()
+    at = head.split(",").index("ok")
+    cells = [row.split(",") for row in rows]
+    cells[5][at] = str(int(cells[5][at]) // 2)
+    (run / "timeseries.csv").write_text("\n".join([head, *(",".join(row) for row in cells)]) + "\n", encoding="utf-8")
+    shown(page, render(run), 1440)
+    assert page.locator("#chart-overload .scatterlayer path.js-line").count() == 2
+    assert "goodput" not in page.locator("#reading-rate").inner_text()
+
+
 def test_the_time_shown_can_be_typed(page: Page, run: Path) -> None:
     shown(page, render(run), 1440)
     page.get_by_label("from", exact=True).fill("0:02")
@@ -278,7 +332,8 @@ def test_who_cannot_see_the_charts_finds_landmarks_labels_and_the_figures(page: 
     assert page.locator("html[lang=en]").count() == 1
     for chart in CHARTS:
         place = page.locator(f"#chart-{chart}")
-        assert place.get_attribute("role") == "img"
+        assert place.get_attribute("role") == "group"  # an image has no buttons in it
+        assert (place.get_attribute("tabindex") == "0") == (chart in LINKED)
         assert place.get_attribute("aria-label", timeout=1_000)
         described = place.get_attribute("aria-describedby")
         assert page.locator(f"#{described}").count() == 1

@@ -168,7 +168,11 @@ def measured(summaries: Sequence[Mapping[str, Any]], source: str) -> Measured:
 
 def _listed(found: Iterable[tuple[Metric, float]]) -> str:
     """`1% in goodput, 5% in response time p50`."""
-    return ", ".join(f"{100 * math.expm1(spread):.2g}% in {metric.label}" for metric, spread in found)
+    return ", ".join(f"{_percent(math.expm1(spread))} in {metric.label}" for metric, spread in found)
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.2g}%" if part < 1 else f"{100 * part:.0f}%"
 
 
 def _put(

@@ -115,6 +115,71 @@ const charts = (() => {
       const some = Object.keys(change).some((key) => key.startsWith("xaxis"));
       if (some) zoom(wide ? null : here.layout.xaxis.range.map(asSeconds));
     });
+    here.on("plotly_hover", (hover) => point(asSeconds(hover.points[0].x), here));
+    here.on("plotly_unhover", () => point(null));
+    here.addEventListener("keydown", (event) => walk(event, chart));
+    here.addEventListener("blur", () => leave(here));
+  }
+
+  // ---- one instant ----
+
+  // What is pointed at in one chart over time is marked on the others, by a line that lies over them: nothing is drawn anew, so
+  // it costs next to nothing. Where a chart's own tooltip stands it needs none.
+  let wanted = null, waiting = false;
+
+  function point(seconds, without) {
+    wanted = { seconds, without };
+    if (!waiting) requestAnimationFrame(mark);
+    waiting = true;
+  }
+
+  function mark() {
+    waiting = false;
+    const [first, last] = range || data.span, part = (wanted.seconds - first) / (last - first);
+    const on = drawable().filter((chart) => chart.linked).map(place);
+    // Everything is measured before anything is moved: in turns, the browser would lay out the page once for each chart.
+    const plots = on.map((here) => {
+      const plot = here.querySelector(".nsewdrag")?.getBoundingClientRect(), box = here.getBoundingClientRect();
+      return plot && { left: plot.left - box.left + part * plot.width, top: plot.top - box.top, height: plot.height };
+    });
+    for (const [at, here] of on.entries()) {
+      const line = here.querySelector(":scope > .instant") || here.appendChild(Object.assign(document.createElement("div"), { className: "instant" }));
+      line.hidden = wanted.seconds === null || here === wanted.without || !plots[at] || part < 0 || part > 1;
+      if (line.hidden) continue;
+      line.style.height = `${plots[at].height}px`;
+      line.style.transform = `translate(${plots[at].left}px, ${plots[at].top}px)`;
+    }
+  }
+
+  // The keyboard's pointer: arrows go from value to value of what is shown, Home and End to its ends, Escape leaves.
+  const STEPS = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity };
+  const walked = new Map();
+
+  function walk(event, chart) {
+    const here = place(chart);
+    if (event.target !== here) return;
+    if (event.key === "Escape") return leave(here);
+    if (!(event.key in STEPS) || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    const [first, last] = range || data.span;
+    const heat = chart.data[0].type === "heatmap", edges = chart.data[0].x;
+    const xs = (heat ? edges.slice(1).map((edge, at) => (edge + edges[at]) / 2) : edges).filter((x) => x >= first && x <= last);
+    if (!xs.length) return;
+    const step = STEPS[event.key], before = walked.get(chart.key);
+    const next = before === undefined ? (Number.isFinite(step) ? 0 : step) : xs.findIndex((x) => x >= before) + step;
+    const x = xs[Math.min(Math.max(next, 0), xs.length - 1)];
+    walked.set(chart.key, x);
+    const values = heat ? [] : chart.data.map((trace) => [trace.name, trace.y?.[trace.x.indexOf(x)]]).filter(([name, y]) => name && Number.isFinite(y));
+    if (form) document.getElementById("range-said").textContent =
+      `${written(x)}${data.clock ? "" : " s"}` + values.map(([name, y]) => `; ${name} ${y.toLocaleString("en", { maximumSignificantDigits: 4 })}`).join("");
+    if (!heat) Plotly.Fx.hover(here, { xval: data.clock ? Date.parse(dated(x).replace(" ", "T") + "Z") : x }, ["xy"]);
+    point(x, heat ? null : here);
+  }
+
+  function leave(here) {
+    walked.clear();
+    if (here.layout) Plotly.Fx.unhover(here);
+    point(null);
   }
 
   const same = (a, b) => Math.abs(asSeconds(a[0]) - asSeconds(b[0])) < 1e-6 && Math.abs(asSeconds(a[1]) - asSeconds(b[1])) < 1e-6;

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from simulator.report.charts.series import TimeSeries
 
 _PER_SECOND = "transactions per second"
+_GOODPUT = (
+    "Goodput is what was answered ok. Where it lies below offered, the platform had too little room: a good one goes on at "
+    "its own rate, a bad one sinks. The band, if there is one, is how long it took to work off what a spike had piled up."
+)
+_UNSEEN = 0.005  # of the height of a chart: about a pixel
+_SAME = "all that was completed was answered ok, so it is the same as the chart above"
 _LATE = 0.8  # of the axis: a label there stands left of its mark
 
 
@@ -29,6 +35,8 @@ def rates(series: TimeSeries, axis: TimeAxis, knots_s: Sequence[float]) -> Chart
         "rate", "Transactions per second: asked, sent, answered",
         "All is well when the three lines lie on one another and on the grey target. Sent below offered: the generator could not "
         "keep up. Completed below sent: the platform fell behind." + (
+            " What was completed was answered ok, so it is the goodput too." if _all_went_well(series) else ""
+        ) + (
             " Diamonds are the curve's knots: what was published; between them the curve is smooth." if len(knots_s) else ""
         ),
         _PER_SECOND, axis=axis, seconds=series.starts_s, widths=series.lengths_s, show=rate,
@@ -56,20 +64,25 @@ def _knots(series: TimeSeries, knots_s: Sequence[float]) -> dict[str, Any]:
 
 
 def goodput(series: TimeSeries, axis: TimeAxis, overload: dict[str, Any]) -> Chart:
-    """Offered against what was answered ok; a band for the time that a spike took to drain."""
+    """Offered against what was answered ok; a band for the time that a spike took to drain.
+
+    Where all that was completed was ok, and nothing had to drain, the first chart shows the same, and says so: this one is empty.
+    """
+    ended, drain = number(overload.get("spike_ended_s")), number(overload.get("drain_s"))
+    lasted = number(overload.get("overloaded_s")) or 0.0
+    drained = ended is not None and drain and lasted >= 1  # a shorter one is a hiccup, and no spike
+    if _all_went_well(series) and not drained:
+        return Chart("overload", "Offered against goodput", _GOODPUT, _PER_SECOND, missing=_SAME)
     chart = over_time(
         "overload", "Offered against goodput",
-        "Goodput is what was answered ok. Where it lies below offered, the platform had too little room: a good one goes on at "
-        "its own rate, a bad one sinks. The band, if there is one, is how long it took to work off what a spike had piled up.",
+        _GOODPUT,
         _PER_SECOND, axis=axis, seconds=series.starts_s, widths=series.lengths_s, show=rate,
         lines=[
             Line("offered", series.per_second("offered"), "blue", width=3),
             Line("goodput (ok)", series.per_second("ok"), "green", width=1.5),
         ],
     )  # fmt: skip
-    ended, drain = number(overload.get("spike_ended_s")), number(overload.get("drain_s"))
-    lasted = number(overload.get("overloaded_s")) or 0.0
-    if not chart.empty and ended is not None and drain and lasted >= 1:  # a shorter one is a hiccup, and no spike
+    if not chart.empty and ended is not None and drain and drained:
         x0, x1 = ended, ended + drain
         chart.layout["shapes"] = [
             {
@@ -85,6 +98,14 @@ def goodput(series: TimeSeries, axis: TimeAxis, overload: dict[str, Any]) -> Cha
             }
         ]  # fmt: skip
     return chart
+
+
+def _all_went_well(series: TimeSeries) -> bool:
+    """Whether goodput is what was completed, window for window, but for what no line is thin enough to show."""
+    if "completed" not in series or "ok" not in series:
+        return False
+    completed, ok = (np.nan_to_num(series.per_second(name)) for name in ("completed", "ok"))
+    return bool((completed - ok <= _UNSEEN * completed.max()).all())
 
 
 def goodputs(series: Sequence[tuple[str, TimeSeries]], axis: TimeAxis, limit: int) -> Chart:
