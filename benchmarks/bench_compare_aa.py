@@ -40,7 +40,8 @@ from simulator.compare.verdict import judge, smallest  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from simulator.compare.effects import Effect, Metric
+    from simulator.compare.effects import Effect
+    from simulator.compare.metric import Metric
     from simulator.compare.samples import Sample
     from simulator.compare.sides import Side
     from simulator.compare.verdict import Finding

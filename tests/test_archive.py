@@ -113,7 +113,7 @@ def test_the_trend_page_needs_no_script_and_escapes_names(results: Path, kept: P
     html = page.read_text("utf-8")
     assert "<img" not in html
     assert "<script" not in html
-    assert html.count("<svg") == 2
+    assert html.count('<svg class="drawn wide"') == html.count('<svg class="drawn slim"') == 2
     assert "default-src 'none'" in html
 
 

@@ -18,7 +18,8 @@ from simulator.cli import main
 from simulator.compare import blocks
 from simulator.compare.comparison import METRICS, compare
 from simulator.compare.differences import of_machines, of_scenarios
-from simulator.compare.effects import Effect, Metric, by_blocks, by_runs, estimate, resampled
+from simulator.compare.effects import Effect, by_blocks, by_runs, estimate, resampled
+from simulator.compare.metric import Metric
 from simulator.compare.samples import SLICES_MAX, merged, read_sample, slices_of
 from simulator.compare.sides import open_side, side_of
 from simulator.compare.verdict import LEVEL, beyond, holm, judge, said, smallest, two_sided
@@ -425,7 +426,8 @@ def test_a_comparison_as_json_page_and_markdown(
     html = page.read_text("utf-8")
     assert "<script" not in html
     assert "default-src 'none'" in html
-    assert html.count("<svg") == 4  # intervals of each run, percentiles, p99 over time
+    assert html.count('<svg class="drawn wide"') == 4  # intervals of each run, percentiles, p99 over time
+    assert html.count('<svg class="drawn slim"') == 4
     assert "http" not in html.replace("http-equiv", "")
     assert len(html) < 300_000
     assert "| metric | baseline |" in markdown.read_text("utf-8")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from synthetic_runs import synthetic
 
 from simulator.cli import main
-from simulator.compare.effects import Metric, by_blocks
+from simulator.compare.effects import by_blocks
+from simulator.compare.metric import Metric
 from simulator.compare.sides import side_of
 from simulator.compare.spreads import assumed, measured
 from simulator.compare.stored import spread_for

@@ -99,9 +99,11 @@ def trend_page(scenario: str, found: Sequence[Entry]) -> str:
 
 
 def _places(runs: Sequence[Entry]) -> svg.Axis:
-    """Runs side by side, with the day of some of them: by time, a busy afternoon would be one dot."""
+    """Runs side by side, with the day of some of them, or the time of day where that is one: by time, they would be a dot."""
     step = -(-len(runs) // 8)
-    ticks = tuple((float(at), runs[at].started_at[:10]) for at in range(0, len(runs), step))
+    days = [runs[at].started_at[:10] for at in range(0, len(runs), step)]
+    told = slice(0, 10) if len(set(days)) == len(days) else slice(5, 16)
+    ticks = tuple((float(at), runs[at].started_at[told].replace("T", " ")) for at in range(0, len(runs), step))
     return svg.Axis(-0.5, max(len(runs) - 0.5, 0.5), log=False, ticks=ticks)
 
 

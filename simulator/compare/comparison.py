@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from simulator.compare.differences import same_load
-from simulator.compare.effects import BEYOND_LEAST, Metric, by_blocks, by_runs, known_in
+from simulator.compare.effects import BEYOND_LEAST, by_blocks, by_runs, known_in
+from simulator.compare.metric import Metric
 from simulator.compare.samples import merged
 from simulator.compare.sides import refuse_invalid, what_differs
 from simulator.compare.spreads import RUNS_LEAST, assumed

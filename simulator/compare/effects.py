@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.compare import blocks
-from simulator.compare.samples import OUTCOMES, TIMES, Sample, merged
+from simulator.compare.samples import OUTCOMES, Sample, merged
 from simulator.compare.welch import combined
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from simulator.compare.metric import Metric
     from simulator.compare.spreads import Spread
 
     Numbers = NDArray[np.float64]
@@ -38,40 +39,6 @@ FREEDOM_LEAST = (
 BEYOND_LEAST = 10  # values beyond a percentile, or it is the maximum under another name
 RESOLUTION = 2 / 1_024  # of a ratio of two times: either is known within a bucket of its histogram
 _PERCENT = 100.0
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What is compared: `aggregate` is `p` (of `argument`), `mean` or `rate`, as in thresholds."""
-
-    name: str  # response_time, service_time, schedule_lag, throughput, ok, rejected, failed, unknown, dropped
-    aggregate: str
-    argument: float | None = None
-
-    @property
-    def is_time(self) -> bool:
-        """Whether it is a time, in ns."""
-        return self.name in TIMES
-
-    @property
-    def is_share(self) -> bool:
-        """Whether it is a share of what ended; compared by difference."""
-        return self.name in OUTCOMES
-
-    @property
-    def more_is_better(self) -> bool:
-        """Whether a rise is good news."""
-        return self.name in {"throughput", "ok"}
-
-    @property
-    def label(self) -> str:
-        """What people call it: `response time p99`."""
-        words = self.name.replace("_", " ")
-        if self.aggregate == "p":
-            return f"{words} p{self.argument:g}"
-        return {"throughput": "goodput", "mean": f"{words} mean"}.get(
-            self.name if self.name == "throughput" else self.aggregate, words
-        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from simulator.compare.comparison import read_both
-from simulator.compare.effects import Metric
+from simulator.compare.metric import Metric
 from simulator.compare.sides import refuse_invalid, what_differs
 from simulator.compare.verdict import LEVEL, beyond, holm, said, smallest
 from simulator.report.summary import verdict_of

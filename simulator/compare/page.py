@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.compare.effects import Metric, estimate
+from simulator.compare.effects import estimate
+from simulator.compare.metric import Metric
 from simulator.compare.samples import merged
 from simulator.compare.text import HEAD, READING, row, sentence
 from simulator.report import drawn, svg

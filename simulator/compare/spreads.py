@@ -21,7 +21,7 @@ from simulator.report.wording import goodput_per_s, number
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from simulator.compare.effects import Metric
+    from simulator.compare.metric import Metric
 
 OTHERS_MAX = 0.10  # of all CPU time, used by other processes during a run: up to there the machine was the run's own
 STEAL_MAX = 0.01  # likewise, given to other guests; both are where `sim doctor` draws the line

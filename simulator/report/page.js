@@ -74,6 +74,9 @@ const charts = (() => {
       if (made.xaxis.ticktext) {
         made.xaxis.tickvals = made.xaxis.tickvals.slice(1);
         made.xaxis.ticktext = made.xaxis.ticktext.slice(1);
+        // Labels of percentiles grow to the right: more than four would run into one another.
+        const every = Math.ceil(made.xaxis.tickvals.length / 4), last = made.xaxis.tickvals.length - 1;
+        for (const key of ["tickvals", "ticktext"]) made.xaxis[key] = made.xaxis[key].filter((_, at) => (last - at) % every === 0);
       }
     }
     if (linear.has(chart.key)) {

@@ -15,11 +15,31 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WIDTH, HEIGHT = 860, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 14, 46
+HEIGHT = 300
+_TOP, _BOTTOM = 14, 46
+_LEGEND = 20  # a row of it
+_CHARACTER = 7.2  # of the page's font, at most: nothing measures text before a browser does
 COLOURS = ("blue", "orange", "green", "purple", "grey", "red")
 _DASHES = ("", "7 4", "2 3", "9 3 2 3")
 _TICKS = 6
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Of a drawing: its name in the style sheet, and its measures in units of its own.
+
+    Every drawing is made twice, and the window's width says which one is shown: made smaller, a wide one cannot be read.
+    """
+
+    name: str
+    width: int
+    left: int
+    right: int
+    ticks_most: int  # along the x axis
+    label: int  # room for the labels of rows
+
+
+_FRAMES = (_Frame("wide", 860, 70, 24, 12, 190), _Frame("slim", 380, 58, 20, 4, 130))
 
 
 @dataclass(frozen=True)
@@ -82,36 +102,52 @@ def _number(value: float) -> str:
 
 def chart(title: str, lines: Sequence[Line], x: Axis, y: Axis, x_title: str, y_title: str) -> Markup:
     """A chart of lines, with a legend if there are several. `title` is for who hears it rather than sees it."""
-    parts = [_open(title), *_grid(x, y), *_titles(x_title, y_title)]
+    return Markup("\n").join(_chart(frame, title, lines, x, y, x_title, y_title) for frame in _FRAMES)
+
+
+def _chart(frame: _Frame, title: str, lines: Sequence[Line], x: Axis, y: Axis, x_title: str, y_title: str) -> Markup:
+    legend, above = _legend(frame, [line.label for line in lines]) if len(lines) > 1 else ([], 0)
+    parts = [
+        _open(frame, title, HEIGHT + above, -above),
+        *legend,
+        *_grid(frame, x, y),
+        *_titles(frame, x_title, y_title),
+    ]
     for at, line in enumerate(lines):
         colour, dash = COLOURS[at % len(COLOURS)], _DASHES[at // len(COLOURS) % len(_DASHES)]
-        parts += _drawn(line, x, y, colour, dash)
-    if len(lines) > 1:
-        parts += _legend([line.label for line in lines])
+        parts += _drawn(frame, line, x, y, colour, dash)
     return Markup("\n").join([*parts, Markup("</svg>")])
 
 
-def _open(title: str) -> Markup:
-    return Markup('<svg class="drawn" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, title)
+def _open(frame: _Frame, title: str, height: int, top: int = 0) -> Markup:
+    return Markup('<svg class="drawn {}" viewBox="0 {} {} {}" role="img" aria-label="{}">').format(
+        frame.name, top, frame.width, height, title
+    )
 
 
-def _at(x: Axis, y: Axis, point: tuple[float, float]) -> tuple[float, float]:
-    across = _LEFT + x.part(point[0]) * (WIDTH - _LEFT - _RIGHT)
+def _at(frame: _Frame, x: Axis, y: Axis, point: tuple[float, float]) -> tuple[float, float]:
+    across = frame.left + x.part(point[0]) * (frame.width - frame.left - frame.right)
     down = HEIGHT - _BOTTOM - y.part(point[1]) * (HEIGHT - _TOP - _BOTTOM)
     return round(across, 1), round(down, 1)
 
 
-def _grid(x: Axis, y: Axis) -> list[Markup]:
+def _some(ticks: Sequence[tuple[float, str]], most: int) -> Sequence[tuple[float, str]]:
+    """Every so many, if they are too many; the last one is kept."""
+    step = -(-len(ticks) // most)
+    return ticks[(len(ticks) - 1) % step :: step] if ticks else ticks
+
+
+def _grid(frame: _Frame, x: Axis, y: Axis) -> list[Markup]:
     parts = []
     for value, label in y.ticks:
-        _, down = _at(x, y, (x.low, value))
+        _, down = _at(frame, x, y, (x.low, value))
         parts.append(
             Markup('<path class="grid" d="M{} {}H{}"/><text x="{}" y="{}" text-anchor="end">{}</text>').format(
-                _LEFT, down, WIDTH - _RIGHT, _LEFT - 8, down + 4, label
+                frame.left, down, frame.width - frame.right, frame.left - 8, down + 4, label
             )
         )
-    for value, label in x.ticks:
-        across, _ = _at(x, y, (value, y.low))
+    for value, label in _some(x.ticks, frame.ticks_most):
+        across, _ = _at(frame, x, y, (value, y.low))
         parts.append(
             Markup('<path class="grid" d="M{} {}V{}"/><text x="{}" y="{}" text-anchor="middle">{}</text>').format(
                 across, _TOP, HEIGHT - _BOTTOM, across, HEIGHT - _BOTTOM + 18, label
@@ -120,10 +156,10 @@ def _grid(x: Axis, y: Axis) -> list[Markup]:
     return parts
 
 
-def _titles(x_title: str, y_title: str) -> list[Markup]:
+def _titles(frame: _Frame, x_title: str, y_title: str) -> list[Markup]:
     return [
         Markup('<text x="{}" y="{}" text-anchor="middle" class="title">{}</text>').format(
-            (WIDTH + _LEFT - _RIGHT) / 2, HEIGHT - 6, x_title
+            (frame.width + frame.left - frame.right) / 2, HEIGHT - 6, x_title
         ),
         Markup('<text transform="translate(14 {}) rotate(-90)" text-anchor="middle" class="title">{}</text>').format(
             (HEIGHT - _BOTTOM + _TOP) / 2, y_title
@@ -131,13 +167,13 @@ def _titles(x_title: str, y_title: str) -> list[Markup]:
     ]
 
 
-def _drawn(line: Line, x: Axis, y: Axis, colour: str, dash: str) -> list[Markup]:
+def _drawn(frame: _Frame, line: Line, x: Axis, y: Axis, colour: str, dash: str) -> list[Markup]:
     path, pen = [], "M"
     for across, up in zip(line.x, line.y, strict=True):
         if up is None or (y.log and up <= 0):
             pen = "M"
             continue
-        path.append("{}{} {}".format(pen, *_at(x, y, (across, up))))
+        path.append("{}{} {}".format(pen, *_at(frame, x, y, (across, up))))
         pen = "L"
     parts = [
         Markup('<path class="line {}" stroke-dasharray="{}" d="{}"/>').format(colour, dash, "".join(path)),
@@ -145,7 +181,7 @@ def _drawn(line: Line, x: Axis, y: Axis, colour: str, dash: str) -> list[Markup]
     for at, mark in enumerate(line.marks):
         up = line.y[at]
         if mark and up is not None:
-            across, down = _at(x, y, (line.x[at], up))
+            across, down = _at(frame, x, y, (line.x[at], up))
             title = Markup("<title>{}</title>").format(line.titles[at]) if line.titles else ""
             parts.append(
                 Markup('<circle class="{}" cx="{}" cy="{}" r="4">{}</circle>').format(mark, across, down, title)
@@ -153,17 +189,28 @@ def _drawn(line: Line, x: Axis, y: Axis, colour: str, dash: str) -> list[Markup]
     return parts
 
 
-def _legend(labels: Sequence[str]) -> list[Markup]:
-    parts, across = [], _LEFT + 8
+def _legend(frame: _Frame, labels: Sequence[str]) -> tuple[list[Markup], int]:
+    """The names of lines in rows above the plot, and how high they are together."""
+    rows: list[list[tuple[int, str, float]]] = [[]]
+    across = float(frame.left)
     for at, label in enumerate(labels):
-        colour, dash = COLOURS[at % len(COLOURS)], _DASHES[at // len(COLOURS) % len(_DASHES)]
-        parts.append(
-            Markup('<path class="line {}" stroke-dasharray="{}" d="M{} {}h22"/><text x="{}" y="{}">{}</text>').format(
-                colour, dash, across, _TOP + 8, across + 28, _TOP + 12, label
+        width = 28 + _CHARACTER * len(label) + 16
+        if rows[-1] and across + width > frame.width:
+            rows.append([])
+            across = float(frame.left)
+        rows[-1].append((at, label, across))
+        across += width
+    parts = []
+    for number, row in enumerate(rows):
+        down = _LEGEND * (number - len(rows)) + _TOP
+        for at, label, start in row:
+            colour, dash = COLOURS[at % len(COLOURS)], _DASHES[at // len(COLOURS) % len(_DASHES)]
+            parts.append(
+                Markup(
+                    '<path class="line {}" stroke-dasharray="{}" d="M{} {}h22"/><text x="{}" y="{}">{}</text>'
+                ).format(colour, dash, round(start, 1), down - 4, round(start + 28, 1), down, label)
             )
-        )
-        across += 44 + 7 * len(label)
-    return parts
+    return parts, _LEGEND * len(rows)
 
 
 def intervals(title: str, rows: Sequence[tuple[str, float, float, float, str]], unit: str) -> Markup:
@@ -175,20 +222,29 @@ def intervals(title: str, rows: Sequence[tuple[str, float, float, float, str]], 
         unit: of the axis.
     """
     finite = [value for _, low, change, high, _ in rows for value in (low, change, high) if math.isfinite(value)]
-    reach = max([abs(value) for value in finite] or [1.0]) or 1.0
-    x = linear([-reach, reach], from_zero=False)
+    x = linear(finite or [0.0])
+    return Markup("\n").join(_intervals(frame, title, rows, x, unit) for frame in _FRAMES)
+
+
+def _intervals(
+    frame: _Frame, title: str, rows: Sequence[tuple[str, float, float, float, str]], x: Axis, unit: str
+) -> Markup:
     height = 30 * len(rows) + _BOTTOM + _TOP
-    left = 190
-    parts = [Markup('<svg class="drawn" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, height, title)]
+    left = frame.label
+    parts = [_open(frame, title, height)]
 
     def place(value: float) -> float:
-        return round(left + min(max(x.part(value), 0.0), 1.0) * (WIDTH - left - _RIGHT), 1)
+        return round(left + min(max(x.part(value), 0.0), 1.0) * (frame.width - left - frame.right), 1)
 
+    labelled = {value for value, _ in _some(x.ticks, frame.ticks_most)}
     for value, label in x.ticks:
+        nought = abs(value) < 1e-12  # noqa: PLR2004  what is left of a sum of steps
+        if value not in labelled and not nought:
+            continue
         parts.append(
             Markup('<path class="{}" d="M{} {}V{}"/><text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                "nought" if abs(value) < 1e-12 else "grid",  # noqa: PLR2004  what is left of a sum of steps
-                place(value), _TOP, height - _BOTTOM, place(value), height - _BOTTOM + 18, label,
+                "nought" if nought else "grid",
+                place(value), _TOP, height - _BOTTOM, place(value), height - _BOTTOM + 18, label if value in labelled else "",
             )
         )  # fmt: skip
     for at, (label, low, change, high, colour) in enumerate(rows):
@@ -201,7 +257,7 @@ def intervals(title: str, rows: Sequence[tuple[str, float, float, float, str]], 
         )
     parts.append(
         Markup('<text x="{}" y="{}" text-anchor="middle" class="title">{}</text>').format(
-            (WIDTH + left - _RIGHT) / 2, height - 6, unit
+            (frame.width + left - frame.right) / 2, height - 6, unit
         )
     )
     return Markup("\n").join([*parts, Markup("</svg>")])

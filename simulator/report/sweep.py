@@ -197,16 +197,27 @@ def _table(sweep: Mapping[str, Any]) -> Table:
         (*(plain((row.get("settings") or {}).get(path, "")) for path in paths), *cells_of(row))
         for row in sweep["variants"]
     ]
+    heads = (*paths, *(head for _, head in COLUMNS))
+    # What no variant knows (of sick nodes, where none was) only makes the table wider than the page.
+    known = [at for at in range(len(heads)) if at <= len(paths) or any(row[at] != NO_DATA for row in rows)]
     return Table(
         caption="Variants side by side",
-        head=(*paths, *(head for _, head in COLUMNS)),
-        rows=rows,
+        head=tuple(heads[at] for at in known),
+        rows=[tuple(row[at] for at in known) for row in rows],
         words=frozenset(range(len(paths) + 1)),
-        note="goodput: transactions that succeeded, per second; p50, p99, p99.9: response times; imbalance: load of the "
-        "busiest node over the mean, 1 is even; regret: requests more at the node chosen than at the least busy; sick node: the "
-        "first sick node's traffic while it was sick, over its fair share; detected: from its fault until half of the balancers "
-        "that noticed had left it out; ejections: in all.",
+        note="; ".join(told for head, told in _MEANINGS if head in {heads[at] for at in known}) + ".",
     )
+
+
+_MEANINGS = (
+    ("goodput", "goodput: transactions that succeeded, per second"),
+    ("p50", "p50, p99, p99.9: response times"),
+    ("imbalance", "imbalance: load of the busiest node over the mean, 1 is even"),
+    ("regret", "regret: requests more at the node chosen than at the least busy"),
+    ("sick node", "sick node: the first sick node's traffic while it was sick, over its fair share"),
+    ("detected", "detected: from its fault until half of the balancers that noticed had left it out"),
+    ("ejections", "ejections: in all"),
+)
 
 
 def _headline(sweep: Mapping[str, Any]) -> str:
