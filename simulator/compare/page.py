@@ -35,7 +35,7 @@ def page(comparisons: Sequence[Comparison]) -> str:
     word, _, cause = sentence(comparisons[0]).partition(": ")
     if len(comparisons) > 1:
         word, cause = worst.upper(), "; ".join(f"{one.run.name}: {one.word}" for one in comparisons)
-    parts = [_part(at, comparison) for at, comparison in enumerate(comparisons)]
+    parts = [_part(at, comparison, several=len(comparisons) > 1) for at, comparison in enumerate(comparisons)]
     return drawn.page(
         kind="Comparison with a baseline",
         heading=f"{', '.join(one.run.name for one in comparisons)} against {baseline.name}",
@@ -46,14 +46,14 @@ def page(comparisons: Sequence[Comparison]) -> str:
     )
 
 
-def _part(at: int, comparison: Comparison) -> drawn.Part:
+def _part(at: int, comparison: Comparison, *, several: bool) -> drawn.Part:
     return drawn.Part(
         key=f"run{at}",
         heading=comparison.run.name,
         notes=[*comparison.notes, f"Compared: {comparison.method}."],
         tables=[
             Table(
-                caption="What differs, and how sure that is",
+                caption="What differs, and how sure that is" + (f": {comparison.run.name}" if several else ""),
                 head=HEAD,
                 rows=[row(finding) for finding in comparison.findings],
                 words=frozenset({0, len(HEAD) - 1}),

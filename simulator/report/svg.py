@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 HEIGHT = 300
 _TOP, _BOTTOM = 14, 46
 _LEGEND = 20  # a row of it
+_GAP = 10  # between labels
 _CHARACTER = 7.2  # of the page's font, at most: nothing measures text before a browser does
 COLOURS = ("blue", "orange", "green", "purple", "grey", "red")
 _DASHES = ("", "7 4", "2 3", "9 3 2 3")
@@ -39,7 +40,7 @@ class _Frame:
     label: int  # room for the labels of rows
 
 
-_FRAMES = (_Frame("wide", 860, 70, 24, 12, 190), _Frame("slim", 380, 58, 20, 4, 130))
+_FRAMES = (_Frame("wide", 860, 70, 24, 12, 190), _Frame("slim", 380, 74, 20, 4, 152))
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,20 @@ def _at(frame: _Frame, x: Axis, y: Axis, point: tuple[float, float]) -> tuple[fl
     return round(across, 1), round(down, 1)
 
 
-def _some(ticks: Sequence[tuple[float, str]], most: int) -> Sequence[tuple[float, str]]:
-    """Every so many, if they are too many; the last one is kept."""
-    step = -(-len(ticks) // most)
+def _some(frame: _Frame, ticks: Sequence[tuple[float, str]]) -> Sequence[tuple[float, str]]:
+    """Every so many, if they are too many or their labels too long to stand side by side; the last one is kept."""
+    longest = max((len(label) for _, label in ticks), default=1) * _CHARACTER + _GAP
+    most = max(min(frame.ticks_most, int((frame.width - frame.left - frame.right) / longest)), 1)
+    step = -(-len(ticks) // most) or 1
     return ticks[(len(ticks) - 1) % step :: step] if ticks else ticks
+
+
+def _beneath(frame: _Frame, across: float, down: float, label: str) -> Markup:
+    """A label under an axis, about its place, but within the drawing."""
+    over = across + len(label) * _CHARACTER / 2 > frame.width
+    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        frame.width if over else across, down, "end" if over else "middle", label
+    )
 
 
 def _grid(frame: _Frame, x: Axis, y: Axis) -> list[Markup]:
@@ -146,11 +157,11 @@ def _grid(frame: _Frame, x: Axis, y: Axis) -> list[Markup]:
                 frame.left, down, frame.width - frame.right, frame.left - 8, down + 4, label
             )
         )
-    for value, label in _some(x.ticks, frame.ticks_most):
+    for value, label in _some(frame, x.ticks):
         across, _ = _at(frame, x, y, (value, y.low))
         parts.append(
-            Markup('<path class="grid" d="M{} {}V{}"/><text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                across, _TOP, HEIGHT - _BOTTOM, across, HEIGHT - _BOTTOM + 18, label
+            Markup('<path class="grid" d="M{} {}V{}"/>{}').format(
+                across, _TOP, HEIGHT - _BOTTOM, _beneath(frame, across, HEIGHT - _BOTTOM + 18, label)
             )
         )
     return parts
@@ -236,15 +247,15 @@ def _intervals(
     def place(value: float) -> float:
         return round(left + min(max(x.part(value), 0.0), 1.0) * (frame.width - left - frame.right), 1)
 
-    labelled = {value for value, _ in _some(x.ticks, frame.ticks_most)}
+    labelled = {value for value, _ in _some(frame, x.ticks)}
     for value, label in x.ticks:
         nought = abs(value) < 1e-12  # noqa: PLR2004  what is left of a sum of steps
         if value not in labelled and not nought:
             continue
         parts.append(
-            Markup('<path class="{}" d="M{} {}V{}"/><text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                "nought" if nought else "grid",
-                place(value), _TOP, height - _BOTTOM, place(value), height - _BOTTOM + 18, label if value in labelled else "",
+            Markup('<path class="{}" d="M{} {}V{}"/>{}').format(
+                "nought" if nought else "grid", place(value), _TOP, height - _BOTTOM,
+                _beneath(frame, place(value), height - _BOTTOM + 18, label if value in labelled else ""),
             )
         )  # fmt: skip
     for at, (label, low, change, high, colour) in enumerate(rows):
