@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from simulator.bench import virtual as bench
-from simulator.engine.virtual.fast import suits
+from simulator.engine.virtual.fast import is_plain, suits
 from simulator.engine.virtual.model import compile_scenario
 
 if TYPE_CHECKING:
@@ -30,10 +30,11 @@ def test_the_figures_are_of_what_they_are_called(tmp_path: Path) -> None:
     assert len(told) == bench.Settings(3_000, 300, 1).steps()
 
 
-def test_two_choices_take_the_fast_path_and_the_full_model_does_not() -> None:
-    assert suits(compile_scenario(bench.fleet(100, 1_000)))
+def test_two_choices_are_of_the_simplest_kind_and_the_full_model_has_clients_that_act() -> None:
+    assert is_plain(compile_scenario(bench.fleet(100, 1_000)))
     full = bench.fleet(100, 1_000, full=True)
-    assert not suits(compile_scenario(full))
+    assert not is_plain(compile_scenario(full))
+    assert suits(compile_scenario(full))
     assert full.client.timeout
     assert full.client.retries
 

@@ -184,9 +184,9 @@ def test_on_the_fast_path_an_array_that_is_off_by_one_unbalances_the_books(
     seen: list[Results] = []
     tallies = Results.tallies
 
-    def spoiled(virtual: Virtual) -> None:
+    def spoiled(virtual: Virtual, *, plain: bool) -> None:
         getattr(virtual, array)[0, 0] += 1
-        whole(virtual)
+        whole(virtual, plain=plain)
 
     def kept(self: Results) -> Tallies:
         seen.append(self)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from virtual_reference import Reference
 
 from simulator.balancer.policy import settings_of
-from simulator.engine.virtual.fast import suits
+from simulator.engine.virtual.fast import is_plain, suits
 from simulator.engine.virtual.model import compile_unit
 from simulator.engine.virtual.simulation import Simulation
-from simulator.engine.virtual.tally import Count
+from simulator.engine.virtual.tally import Count, Station
 from simulator.fault.schedule import Fault, Strike
 from simulator.scenario.client import Client
 from simulator.scenario.fleet import Platform
@@ -130,10 +130,11 @@ def _batches(draw: st.DrawFn) -> NDArray[np.void]:
 
 
 def _simulate(
-    setup: Setup, batch: NDArray[np.void], cuts: list[int] | None = None, shift: float = 1e6, *, simple: bool = False
-) -> Results:
-    edges = np.array([0, 20_000, 50_000, 2**61], np.int64)
-    simulation = Simulation(setup, edges, events_per_s=shift, traced=len(batch), simple=simple)
+    setup: Setup, batch: NDArray[np.void], cuts: list[int] | None = None, shift: float = 1e6, *, fast: bool = False,
+    scale: int = 1,
+) -> Results:  # fmt: skip
+    edges = np.array([0, 20_000 * scale, 50_000 * scale, 2**61], np.int64)
+    simulation = Simulation(setup, edges, events_per_s=shift, traced=len(batch), by_fast_path=fast)
     places = [0, *sorted(cut % (len(batch) + 1) for cut in cuts or []), len(batch)]
     for start, stop in pairwise(places):
         simulation.step(batch[start:stop])
@@ -216,25 +217,17 @@ def _simple(draw: st.DrawFn) -> Setup:
     )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    setup=_simple(),
-    batch=_batches(),
-    cuts=st.lists(st.integers(0, 10_000), max_size=3),
-    rate=st.sampled_from([1e5, 1e12]),
-)
-def test_the_fast_path_gives_what_the_general_engine_gives(
-    setup: Setup, batch: NDArray[np.void], cuts: list[int], rate: float
-) -> None:
-    assert suits(setup)
-    general, fast = _simulate(setup, batch), _simulate(setup, batch, cuts, rate, simple=True)
+def _alike(general: Results, fast: Results) -> None:
     assert (general.trace == fast.trace).all()
+    cut = general.count(Count.LEFT) > 0
     for name, one, other in zip(general.virtual._fields, *map(_arrays, (general.virtual, fast.virtual)), strict=True):
         if name == "counts":
             for which in set(Count) - {Count.EVENTS, Count.ATTEMPTS_ENDED, Count.INSIDE_MAX}:
                 assert one[which] == other[which], which.name
         elif name == "little":
-            assert (one[:, :4] == other[:, :4]).all()
+            # What a shard has taken on by the end is counted a little differently if the run ends before it is done.
+            rows = [row for row in Station if not (cut and row is Station.SHARDS)]
+            assert (one[rows, :4] == other[rows, :4]).all()
         else:
             assert (one == other).all(), name
     for ours, theirs in zip(_arrays(general.tallies()), _arrays(fast.tallies()), strict=True):
@@ -242,3 +235,83 @@ def test_the_fast_path_gives_what_the_general_engine_gives(
     assert (general.measured.response.total().counts == fast.measured.response.total().counts).all()
     assert general.ended_ns == fast.ended_ns
     assert fast.unbalanced() == []
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    setup=_simple(),
+    batch=_batches(),
+    cuts=st.lists(st.integers(0, 10_000), max_size=3),
+    rate=st.sampled_from([1e5, 1e12]),
+)
+def test_the_simplest_fast_path_gives_what_the_general_engine_gives(
+    setup: Setup, batch: NDArray[np.void], cuts: list[int], rate: float
+) -> None:
+    assert is_plain(setup)
+    assert suits(setup)
+    _alike(_simulate(setup, batch), _simulate(setup, batch, cuts, rate, fast=True))
+
+
+SCALE = (
+    1_000  # what makes two events on one nanosecond rare: their order is the general engine's only in the simplest kind
+)
+SPREAD = st.sampled_from(
+    [
+        {"distribution": "exponential", "mean": "1500us"},
+        {"distribution": "gamma", "mean": "2ms", "shape": 0.5},
+        {"distribution": "lognormal", "mean": "2ms"},
+        {"distribution": "deterministic", "mean": "1037us"},
+    ]
+)
+
+
+@st.composite
+def _acting(draw: st.DrawFn) -> tuple[Setup, NDArray[np.void]]:
+    nodes = draw(st.integers(1, 5))
+    shards: dict[str, Any] = {"count": draw(st.integers(1, 3))}
+    if draw(st.booleans()):
+        shards["service"] = draw(SPREAD)
+    platform = Platform.model_validate(
+        {
+            "nodes": nodes, "workers": draw(st.integers(1, 4)), "service": draw(SPREAD),
+            "queue": draw(st.sampled_from([0, 1, 2, 7, 1000])), "shards": shards,
+            "network": {
+                "client": draw(st.sampled_from(["0s", "211us", "3ms"])), "shard": draw(st.sampled_from(["0s", "53us", "2ms"])),
+            },
+            "weights": draw(st.sampled_from([[], [0.5] * nodes])),
+        }
+    )  # fmt: skip
+    client: dict[str, Any] = {}
+    if draw(st.booleans()):
+        client["timeout"] = draw(st.sampled_from(["2900us", "11ms"]))
+    if draw(st.booleans()):
+        budget = st.sampled_from([None, {}, {"ratio": 0.2, "min_per_s": 0.0, "ttl": "1s"}, {"kind": "active"}])
+        client["retries"] = {
+            "max": draw(st.integers(1, 4)), "backoff": draw(st.sampled_from(["0s", "1007us"])), "longest": "5ms",
+            "jitter": draw(st.sampled_from(["none", "full", "equal"])), "budget": draw(budget),
+            "on": draw(st.sampled_from([["timeout"], ["refused", "error"], ["timeout", "refused", "error"]])),
+        }  # fmt: skip
+    policy = draw(st.sampled_from(["p2c", "p2c_distinct", "random", "round_robin", "jsq", "affinity"]))
+    setup = compile_unit(
+        platform, Client.model_validate(client), settings_of(policy, circuit_node=draw(st.sampled_from([0, 3]))),
+        seed=draw(st.integers(0, 1000)), balancers=draw(st.integers(1, 3)), in_flight=draw(st.sampled_from([6, 1000])),
+        drain_ns=draw(st.sampled_from([0, 5_000_000, 10**12])),
+    )  # fmt: skip
+    batch = draw(_batches())
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    batch["intended_ns"] = np.sort(rng.integers(0, SPAN * SCALE, len(batch)))
+    return setup, batch
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    drawn=_acting(),
+    cuts=st.lists(st.integers(0, 10_000), max_size=3),
+    rate=st.sampled_from([1e2, 1e5, 1e9]),
+)
+def test_the_fast_path_gives_what_the_general_engine_gives_also_where_clients_act(
+    drawn: tuple[Setup, NDArray[np.void]], cuts: list[int], rate: float
+) -> None:
+    setup, batch = drawn
+    assert suits(setup)
+    _alike(_simulate(setup, batch, scale=SCALE), _simulate(setup, batch, cuts, rate, fast=True, scale=SCALE))

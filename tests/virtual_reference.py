@@ -371,7 +371,8 @@ class Reference:
             self.counts[Count.WASTED] += 1
             self.counts[Count.WASTED_NS] += took
         attempt.where = "service"
-        attempt.of.wait = self.now - attempt.entered
+        if attempt.number == 0:
+            attempt.of.wait = self.now - attempt.entered
         node.serving.append(attempt)
         attempt.event = [self.now + took, self.at(self.now + took, SCHEDULED, self.served, attempt)]
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from simulator.engine.virtual.tally import Virtual
 
 
-def audit_virtual(virtual: Virtual, unbalanced: Sequence[str], *, simple: bool = False) -> Audit:
+def audit_virtual(virtual: Virtual, unbalanced: Sequence[str], *, by_construction: bool = False) -> Audit:
     """Judges a finished simulation.
 
     Args:
         virtual: what it counted.
         unbalanced: where customers did not add up, station by station; empty if they did.
-        simple: whether all of it took the fast path, on which an answer `ok` is what is applied.
+        by_construction: whether the platform is one step and clients only wait, so that an answer `ok` is the booking itself.
     """
     counts = virtual.counts
     acknowledged, applied = int(counts[Count.ACKNOWLEDGED]), int(counts[Count.APPLIED])
@@ -48,7 +48,7 @@ def audit_virtual(virtual: Virtual, unbalanced: Sequence[str], *, simple: bool =
     elif not (late or refused or missing) and not _alike(virtual.digests):
         # Equally many, and yet not the same ones. With some in doubt that were applied the sums differ rightly.
         audit.find("unexplained", count=1)
-    if simple:
+    if by_construction:
         audit.reasons.append(
             "acknowledged is applied by construction: with one stage and clients that only wait, an answer is the booking; "
             "what was checked is that counts by status, node and shard agree, and that customers and their times add up"

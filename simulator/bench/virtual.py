@@ -46,7 +46,7 @@ NODES = (10, 100, 1_000, 10_000)
 class Settings:
     """How much is measured."""
 
-    transactions: int = 4_000_000
+    transactions: int = 10_000_000  # so many that what a run costs once does not count
     customers: int = 50_000  # that the baselines serve
     rounds: int = 3
 

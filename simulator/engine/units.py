@@ -53,7 +53,8 @@ class Part:
         ended_ns: when the last thing happened.
         unbalanced: where customers do not add up.
         cpu_s: what its process used since the unit before it was done; of several, the first bears what they share.
-        simple: whether it took the fast path.
+        fast: whether it took the fast path, and
+        plain: of that, the simplest.
     """
 
     unit: int
@@ -66,7 +67,8 @@ class Part:
     ended_ns: int
     unbalanced: list[str]
     cpu_s: float
-    simple: bool
+    fast: bool
+    plain: bool
 
 
 LOSS = np.dtype([("unit", "<i8"), ("from_ns", "<i8"), ("until_ns", "<i8")])  # while its payers go to the other units
@@ -161,7 +163,7 @@ def simulate_units(
     for unit, simulation in zip(units, simulations, strict=True):
         results = simulation.finish()
         used, began = time.process_time() - began, time.process_time()
-        parts.append(_part(unit, results, used, simple=simulation.simple))
+        parts.append(_part(unit, results, used, simulation))
         _tell(progress, simulations, source.made, int(progress[NOW_NS]))
     return parts
 
@@ -173,12 +175,12 @@ def _tell(progress: NDArray[np.int64], simulations: Sequence[Simulation], made: 
     progress[INSIDE] = sum(simulation.inside for simulation in simulations)
 
 
-def _part(unit: int, results: Results, cpu_s: float, *, simple: bool) -> Part:
+def _part(unit: int, results: Results, cpu_s: float, simulation: Simulation) -> Part:
     fleet = results.fleet
     return Part(
         unit, results.virtual, results.measured, results.node_in_flight_max, results.shard_in_flight_max,
         fleet.events[: min(int(fleet.event_count[0]), len(fleet.events))].copy(), int(fleet.event_count[0]),
-        results.ended_ns, results.unbalanced(), cpu_s, simple,
+        results.ended_ns, results.unbalanced(), cpu_s, simulation.fast, simulation.plain,
     )  # fmt: skip
 
 
@@ -195,7 +197,8 @@ class Whole:
     ended_ns: int
     unbalanced: list[str]
     cpu_s: float
-    simple: bool  # every unit took the fast path
+    fast: bool  # every unit took the fast path
+    plain: bool  # and that of the simplest kind
 
     def count(self, which: Count) -> int:
         """One of the counts, summed over the units."""
@@ -257,7 +260,8 @@ def put_together(parts: Sequence[Part], units: int, windows: int) -> Whole:
         ended_ns=max(part.ended_ns for part in parts),
         unbalanced=[text if units == 1 else f"unit {part.unit}: {text}" for part in parts for text in part.unbalanced],
         cpu_s=sum(part.cpu_s for part in parts),
-        simple=all(part.simple for part in parts),
+        fast=all(part.fast for part in parts),
+        plain=all(part.plain for part in parts),
     )
 
 

@@ -76,7 +76,7 @@ def sections(
             "transactions_per_real_s": round(sent / took_s, 1) if took_s else None,
             "faster_than_real": round(whole.ended_ns / 1e9 / took_s, 3) if took_s else None,
             "processes": processes,
-            "fast_path": whole.simple,
+            "fast_path": whole.fast,
         },
         "platform": _platform(scenario),
         "over_capacity": over_capacity(platform, tallies, released_s),

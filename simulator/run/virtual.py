@@ -167,7 +167,7 @@ class VirtualRun:
             view.update(self._snapshot("auditing"))
         whole = put_together(self.parts, self.scenario.fleet.units, len(self.grid_ns) - 1)
         self.parts = []
-        audit = audit_virtual(whole.virtual, whole.unbalanced, simple=whole.simple).to_dict()
+        audit = audit_virtual(whole.virtual, whole.unbalanced, by_construction=whole.plain).to_dict()
         tallies = _tallies(whole, self.grid_ns)
         with whoever_listens():
             view.update(self._snapshot("reporting"))

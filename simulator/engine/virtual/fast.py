@@ -1,12 +1,21 @@
-"""The fast path: nodes that serve first come first served, nothing behind them, and clients that only wait.
+"""The fast path: what becomes of an attempt is known when it is sent, so most of the general engine's events need not happen.
 
-Then no event has consequences that could still change. With one queue and c workers the next customer starts when the first
-worker is free, so departure is known on arrival (D. V. Lindley, "The Theory of Queues with a Single Server", 1952, for one;
-J. Kiefer, J. Wolfowitz, "On the Theory of Queues with Many Servers", 1955, for c). All that is left of the event list is to take
-answers back before the next pick looks at the requests in flight. Those that fall between two arrivals only count down, so
-their order among themselves does not matter: a wheel of unsorted buckets is enough, and no heap is needed.
+Where nodes serve first come first served and nothing strikes them, an attempt's departure from its node follows from those sent
+there before it (D. V. Lindley, "The Theory of Queues with a Single Server", 1952, for one worker; J. Kiefer, J. Wolfowitz, "On
+the Theory of Queues with Many Servers", 1955, for c), and its departure from its shard from those that left their nodes before
+it. What is left of the event list:
 
-`suits` says when; the result is then that of the general engine, transaction by transaction (a test holds them together).
+* *departures* from nodes, in order of time, because the shards serve in that order;
+* *answers* to clients. Between two picks they only count down what is in flight, so their order among themselves does not matter:
+  a wheel of unsorted buckets is enough, and no heap is needed;
+* what decides something, one after the other: arrivals, refusals on their way back (in order, their way takes a constant time),
+  time-outs (in the order in which they were set) and retries whose backoff is over (a heap: they are few).
+
+Before each of the last, departures and answers until then are taken in. At one instant: departures, answers, refusals, retries,
+time-outs, arrivals; of departures the transaction made first.
+
+`suits` says when; the result is then that of the general engine, transaction by transaction (a test holds them together), but
+for what falls on the same nanosecond, where the general engine goes by the order in which things were scheduled.
 """
 
 from __future__ import annotations
@@ -15,13 +24,27 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from simulator.balancer.choose import choose, note_answered, note_sent
+from simulator.balancer.backoff import backoff_ns
+from simulator.balancer.budget import RETRY, deposit, withdraw
+from simulator.balancer.choose import AGAIN, REDRAWN, choose, note_answered, note_sent
 from simulator.balancer.draw import below
 from simulator.balancer.fleet import Load, Rule
 from simulator.engine.virtual import calendar as cal
-from simulator.engine.virtual.general import INDEX, NEED, NOW, SEQ, WINDOW, add_hash
-from simulator.engine.virtual.model import FCFS, NODE_TIMES
-from simulator.engine.virtual.records import NONE
+from simulator.engine.virtual.general import (
+    ACTIVE,
+    ENDED,
+    INDEX,
+    LATE_HEAD,
+    LATE_TAIL,
+    NEED,
+    NOW,
+    OK_FLAG,
+    SEQ,
+    WINDOW,
+    add_hash,
+)
+from simulator.engine.virtual.model import FCFS, NODE_TIMES, SHARD_TIMES
+from simulator.engine.virtual.records import APPLIED, DOUBT, IN_DOUBT, NEVER_NS, NONE, RETRIED, SETTLED, Answer
 from simulator.engine.virtual.service import draw_ns
 from simulator.engine.virtual.tally import (
     AREA_NS,
@@ -34,9 +57,10 @@ from simulator.engine.virtual.tally import (
     coarse_index,
     shift_level,
 )
-from simulator.kernel import fused, inlined, int64, kernel, prefetch, trailing_zeros
+from simulator.engine.virtual.wheel import look_ahead, put, take_due
+from simulator.kernel import fused, inlined, int64, kernel, prefetch
 from simulator.measure.histogram import index_of
-from simulator.seeds import bits
+from simulator.seeds import bits, mix
 from simulator.transaction import Kind, Reason, Status
 
 if TYPE_CHECKING:
@@ -47,36 +71,55 @@ if TYPE_CHECKING:
     from simulator.engine.virtual.model import Model, Setup
     from simulator.engine.virtual.tally import Virtual
 
-# An answer under way.
-DUE = np.dtype(
+# An attempt. The row of a transaction's first attempt is also the transaction's, and stays until all of its attempts have ended.
+ROW = np.dtype(
     [
-        ("time_ns", "<i8"),
+        ("time_ns", "<i8"),  # it leaves its node; then: its answer reaches the client
         ("id", "<u8"),
-        ("intended_ns", "<i8"),
+        ("sent_ns", "<i8"),  # of a first attempt: the intended time
         ("amount_minor", "<i8"),
-        ("wait_ns", "<i8"),
-        ("next", "<i4"),
-        ("node", "<i4"),
-        ("balancer", "<i4"),
+        ("next", "<i4"),  # in a bucket, or in the line of refusals
+        ("older", "<i4"),  # neighbours in the list of time-outs
+        ("newer", "<i4"),
+        ("root", "<i4"),  # row of the first attempt
+        ("node", "<i4"),  # before it is sent: the node of the attempt before, NONE
         ("shard", "<u2"),
-        ("window", "<u2"),
+        ("window", "<u2"),  # of the intended time
+        ("balancer", "<u2"),
         ("kind", "u1"),
-        ("spare", "u1", (7,)),
+        ("flags", "u1"),  # of the transaction: SETTLED, APPLIED, DOUBT, IN_DOUBT, OK_FLAG
+        ("state", "u1"),  # of the attempt: see below
+        ("number", "u1"),  # 0 the first, 1, 2 … retries
+        ("refs", "u1"),  # of the transaction: attempts that have not ended
+        ("made", "u1"),  # of the transaction: attempts numbered so far
     ]
 )
-assert DUE.itemsize == 64, DUE.itemsize  # noqa: PLR2004, S101  a cache line
+assert ROW.itemsize == 64, ROW.itemsize  # noqa: PLR2004, S101  a cache line
+
+# States. A retry in its backoff has none.
+AWAITED, INSIDE, SERVED, REFUSED, FIRST_THERE, ON_THE_WAY = 1, 2, 4, 8, 16, 32
 
 _PLAIN_RULES = (Rule.RANDOM, Rule.ROUND_ROBIN, Rule.DRAWS, Rule.DISTINCT, Rule.SCAN, Rule.AFFINITY)
+_MOST_QUEUED = 1 << 24  # begin times kept for queue limits: 128 MiB, of which only long queues touch much
 
 _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
 _PAYMENT, _REFUND, _POST = int(Kind.PAYMENT), int(Kind.REFUND), int(Kind.POST)
 _IN_FLIGHT, _OVERFLOW, _TIMEOUT, _CIRCUIT = (
     int(Reason.IN_FLIGHT), int(Reason.OVERFLOW), int(Reason.TIMEOUT), int(Reason.CIRCUIT),
 )  # fmt: skip
-_NODES, _CLIENT = int(Station.NODES), int(Station.CLIENT)
-_OFFERED, _ATTEMPTS, _REGRET = int(Count.OFFERED), int(Count.ATTEMPTS), int(Count.REGRET)
-_QUEUE_FULL, _NO_NODE, _LEFT = int(Count.QUEUE_FULL), int(Count.NO_NODE), int(Count.LEFT)
-
+_FULL, _NO_NODE, _LATE = int(Answer.FULL), int(Answer.NO_NODE), int(Answer.LATE)
+_NODES, _SHARDS, _CLIENT = int(Station.NODES), int(Station.SHARDS), int(Station.CLIENT)
+_EVENTS, _OFFERED, _ATTEMPTS, _REGRET = int(Count.EVENTS), int(Count.OFFERED), int(Count.ATTEMPTS), int(Count.REGRET)
+_PICKS, _QUEUE_FULL, _NO_NODES, _LEFT = int(Count.PICKS), int(Count.QUEUE_FULL), int(Count.NO_NODE), int(Count.LEFT)
+_RETRIES, _RETRY_EMPTY, _NO_ROOM = int(Count.RETRIES), int(Count.RETRY_BUDGET_EMPTY), int(Count.NO_ROOM)
+_TIMEOUTS, _LATE_ANSWERS, _WASTED, _WASTED_NS = (
+    int(Count.TIMEOUTS), int(Count.LATE_ANSWERS), int(Count.WASTED), int(Count.WASTED_NS),
+)  # fmt: skip
+_REPEATED, _APPLIED_COUNT, _ACKNOWLEDGED, _ACK_NOT_APPLIED = (
+    int(Count.REPEATED), int(Count.APPLIED), int(Count.ACKNOWLEDGED), int(Count.ACKNOWLEDGED_NOT_APPLIED),
+)  # fmt: skip
+_UNKNOWN_APPLIED, _REFUSED_APPLIED = int(Count.UNKNOWN_APPLIED), int(Count.REFUSED_APPLIED)
+_ATTEMPTS_ENDED, _SETTLED_COUNT = int(Count.ATTEMPTS_ENDED), int(Count.SETTLED)
 
 _MANY = 512  # nodes that no longer fit the nearest caches
 _AHEAD = 6  # arrivals
@@ -85,45 +128,88 @@ _DRAWS, _RANDOM = int(Rule.DRAWS), int(Rule.RANDOM)
 DRAWN = 256  # arrivals whose draws are made at once
 LATE = 16  # answers between asking for a histogram's cache line and using it; a power of two
 
+_NOTHING, _ARRIVAL, _TIMER, _RETRY, _REFUSAL, _END = range(6)
 
-class Answers(NamedTuple):
-    """What is under way, in a table with a stack of free rows."""
+# Scalars of the fast path, in `Direct.at`.
+FREE_ROWS, FREE_LIVE, FREE_ATTEMPTS, CAME, GONE, REFUSED_HEAD, REFUSED_TAIL, RETRYING, LATE_AT, DUE, TAKEN, MOST = (
+    range(12)
+)
 
-    rows: NDArray[np.void]  # (L,) DUE
-    free: NDArray[np.int32]  # (L,)
-    left: NDArray[np.int64]  # (1,) how many are free
+
+class Fast(NamedTuple):
+    """The state beyond what both engines have."""
+
+    rows: NDArray[np.void]  # (R,) ROW
+    free: NDArray[np.int32]  # (R,) a stack of free rows
+    at: NDArray[np.int64]  # (12,) see above
     free_ns: NDArray[
         np.int64
     ]  # (nodes, workers): when each worker is free, a heap a node; of one worker `touched_ns` says it
-    late: NDArray[np.int64]  # (LATE, 2) node and bucket of the last answers, counted a little later: see `_settle`
-    late_at: NDArray[np.int64]  # (1,)
+    begins: NDArray[np.int64]  # (nodes, queue): when the last that had to wait begin; a ring a node (`head`, `waiting`)
+    came: NDArray[np.int64]  # (C, 2) when, and to which node: attempts on their way to nodes, a ring
     drawn: NDArray[np.int64]  # (DRAWN, 2) service time at speed 1 and shard of the next arrivals
+    late: NDArray[np.int64]  # (LATE, 2) node and bucket of the last answers, counted a little later: see `_ok`
+    due: NDArray[np.int32]  # (R,) rows that have come out of a wheel
+    come: NDArray[np.int32]  # (R,) the same of answers, of which TAKEN … DUE are still to be taken in
+    answers: Calendar  # its `near` is not used
+    departures: Calendar  # its `near` holds the retries in their backoff
+    sent: NDArray[np.int64]  # (nodes,) attempts in this window
 
 
-def open_answers(setup: Setup) -> Answers:
-    """Nothing is under way."""
-    size = setup.in_flight
-    return Answers(
-        rows=np.zeros(size, DUE),
+def open_fast(setup: Setup, per_s: float) -> Fast:
+    """Nothing is under way; `per_s` guesses the transactions a second, for the wheels' width."""
+    model = setup.model
+    size = setup.in_flight + (setup.attempt_rows if model.retries else 0)
+    at = np.zeros(12, np.int64)
+    at[FREE_ROWS], at[FREE_LIVE], at[FREE_ATTEMPTS] = size, setup.in_flight, setup.attempt_rows
+    at[MOST] = setup.in_flight
+    at[REFUSED_HEAD] = at[REFUSED_TAIL] = NONE
+    two = _two_steps(setup)
+    servers = model.nodes * model.workers
+    return Fast(
+        rows=np.zeros(size, ROW),
         free=np.arange(size - 1, -1, -1, dtype=np.int32),
-        left=np.array([size], np.int64),
-        free_ns=np.zeros((setup.model.nodes, setup.model.workers), np.int64),
-        late=np.zeros((LATE, 2), np.int64),
-        late_at=np.zeros(1, np.int64),
+        at=at,
+        free_ns=np.zeros((model.nodes, model.workers), np.int64),
+        begins=np.zeros((model.nodes, model.queue if _limited(setup) and not is_plain(setup) else 1), np.int64),
+        came=np.zeros((1 << (size - 1).bit_length() if model.client_ns else 1, 2), np.int64),
         drawn=np.zeros((DRAWN, 2), np.int64),
+        late=np.zeros((LATE, 2), np.int64),
+        due=np.zeros(size if two else 1, np.int32),
+        come=np.zeros(size, np.int32),
+        answers=cal.open_calendar(size, per_s, servers),
+        departures=cal.open_calendar(size if two or model.retries else 1, per_s, 2 * servers),
+        sent=np.zeros(model.nodes, np.int64),
     )
 
 
+def _two_steps(setup: Setup) -> bool:
+    return bool(setup.model.staged or setup.model.client_ns)
+
+
+def _limited(setup: Setup) -> bool:
+    """Whether a node's queue can be full at all."""
+    return setup.model.queue < setup.attempt_rows
+
+
 def suits(setup: Setup) -> bool:
-    """Whether a unit is simple enough: one stage, no feedback, a policy that knows requests in flight and nothing else."""
+    """Whether a unit is simple enough: first come first served, nothing strikes, a policy that knows requests in flight alone."""
     model, settings = setup.model, setup.settings
     return (
-        model.discipline == FCFS and not model.staged and model.client_ns == 0 and not len(model.faults)
-        and not (model.timeout_ns or model.deadline_ns or model.retries or model.hedges)
+        model.discipline == FCFS and not (model.batched or model.depends or len(model.faults))
+        and not (model.deadline_ns or model.hedges or model.cancel)
         and settings.load == Load.IN_FLIGHT and settings.rule in _PLAIN_RULES
+        and not (model.retries and settings.rule == Rule.AFFINITY and model.hashes_payee)
         and not (settings.weighted or settings.slow_ns or settings.update_ns or settings.aperture_ns)
         and not (settings.outlier or model.talks or setup.guards.on)
+        and (is_plain(setup) or not _limited(setup) or model.nodes * model.queue <= _MOST_QUEUED)
     )  # fmt: skip
+
+
+def is_plain(setup: Setup) -> bool:
+    """Whether a unit that suits is of the simplest kind: one step, and clients that only wait."""
+    model = setup.model
+    return not (model.staged or model.client_ns or model.timeout_ns or model.retries)
 
 
 @inlined
@@ -163,74 +249,247 @@ def _take_worker(free_ns: NDArray[np.int64], n: int, until_ns: int) -> None:
     free_ns[n, i] = until_ns
 
 
-@fused
-def _settle(
-    nodes: NDArray[np.void], answers: Answers, settings: Settings, fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual,
-    response: NDArray[np.uint32], slots: NDArray[np.int64], trace: NDArray[np.void], ctl: NDArray[np.int64], e: int,
-) -> None:  # fmt: skip
-    """The answer in row e has come."""
-    row = answers.rows[e]
-    done = row["time_ns"]
-    n = int64(row["node"])
-    took = done - row["intended_ns"]
-    kind = int64(row["kind"])
-    window = ctl[WINDOW]
+@inlined
+def _window_of(edges: NDArray[np.int64], window: int, time_ns: int) -> int:
+    """The window of a time, looked for from one nearby."""
     last = edges.shape[0] - 2
-    while window < last and done >= edges[window + 1]:
+    while window < last and time_ns >= edges[window + 1]:
         window += 1
-    while window > 0 and done < edges[window]:
+    while window > 0 and time_ns < edges[window]:
         window -= 1
-    note_answered(settings, fleet, int64(row["balancer"]), n, done, took, 1)
-    shift_level(virtual.levels, int64(nodes[n]["flight"]), -1)
-    nodes[n]["flight"] -= 1
+    return window
+
+
+@kernel
+def _take_hash(digests: NDArray[np.uint64], row: int, number: np.uint64) -> None:
+    """Takes back what `add_hash` has added."""
+    low = mix(number + np.uint64(0x9E3779B97F4A7C15))
+    before = digests[row, 0]
+    digests[row, 0] = before - low
+    digests[row, 1] -= mix(low ^ np.uint64(0xE7037ED1A0B428DB) ^ number) + np.uint64(before < low)
+
+
+@fused
+def _end(
+    rows: NDArray[np.void], virtual: Virtual, trace: NDArray[np.void], shards: NDArray[np.void], q: int, window: int,
+    status: int, reason: int, node: int, now: int,
+) -> None:  # fmt: skip
+    """A transaction ends without an ok, for its client."""
+    row = rows[q]
+    row["flags"] |= SETTLED
+    shards[row["shard"]]["flight"] -= 1
+    virtual.counts[_SETTLED_COUNT] += 1
+    virtual.little[_CLIENT, AREA_NS] += now
+    virtual.little[_CLIENT, SPENT_NS] += now - row["sent_ns"]
+    virtual.little[_CLIENT, LEFT] += 1
+    virtual.ended[window, int64(row["kind"]) - 1, status] += 1
+    virtual.reasons[status, reason] += 1
+    virtual.settled_ns[0] = max(virtual.settled_ns[0], now)
+    if status == _UNKNOWN:
+        row["flags"] |= IN_DOUBT
+    _trace(rows, trace, q, now, status, reason, node)
+
+
+@inlined
+def _trace(
+    rows: NDArray[np.void], trace: NDArray[np.void], q: int, now: int, status: int, reason: int, node: int
+) -> None:
+    if trace.shape[0] > 0:
+        line = trace[int64(rows[q]["id"]) - 1]
+        line["intended_ns"] = rows[q]["sent_ns"]
+        line["done_ns"] = now
+        line["status"] = status
+        line["reason"] = reason
+        line["node"] = node
+        line["attempts"] = rows[q]["made"]
+
+
+@fused
+def _ok(
+    rows: NDArray[np.void], fast: Fast, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32],
+    slots: NDArray[np.int64], trace: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64], q: int, n: int,
+    done: int,
+) -> None:  # fmt: skip
+    """A transaction ends with an ok, from node n; its row says so when it is freed."""
+    row = rows[q]
+    kind = int64(row["kind"])
+    took = done - row["sent_ns"]
+    window = _window_of(edges, ctl[WINDOW], done)
     place = n if response.shape[2] > 1 else 0
     response[slots[row["window"]], kind - 1, place, index_of(took)] += 1
     # With thousands of nodes this line is in no cache near by: it is asked for now, and counted `LATE` answers later.
-    place = answers.late_at[0] & (LATE - 1)
-    if answers.late_at[0] >= LATE:
-        virtual.node_times[answers.late[place, 0], answers.late[place, 1]] += 1
+    place = fast.at[LATE_AT] & (LATE - 1)
+    if fast.at[LATE_AT] >= LATE:
+        virtual.node_times[fast.late[place, 0], fast.late[place, 1]] += 1
     bucket = coarse_index(took)
     prefetch(virtual.node_times, (n, bucket))
-    answers.late[place, 0] = n
-    answers.late[place, 1] = bucket
-    answers.late_at[0] += 1
+    fast.late[place, 0] = n
+    fast.late[place, 1] = bucket
+    fast.at[LATE_AT] += 1
     virtual.ended[window, kind - 1, _OK] += 1
-    virtual.shard_ok[window, row["shard"]] += 1
+    shard = int64(row["shard"])
+    shards[shard]["flight"] -= 1
+    virtual.shard_ok[window, shard] += 1
     if kind == _PAYMENT or kind == _REFUND or kind == _POST:
         virtual.settled_minor[window] += row["amount_minor"]
     add_hash(virtual.digests, 0, row["id"])
     # Little's law by the other sum: ∫ number dt is what leaving times add up to, less what arrival times do.
     virtual.little[_CLIENT, AREA_NS] += done
+    virtual.little[_CLIENT, SPENT_NS] += took
     virtual.little[_CLIENT, LEFT] += 1
     virtual.settled_ns[0] = max(virtual.settled_ns[0], done)
-    if trace.shape[0] > 0:
-        line = trace[int64(row["id"]) - 1]
-        line["intended_ns"] = row["intended_ns"]
-        line["done_ns"] = done
-        line["wait_ns"] = row["wait_ns"]
-        line["node"] = n
-        line["status"] = _OK
-        line["attempts"] = 1
-    answers.free[answers.left[0]] = e
-    answers.left[0] += 1
+    _trace(rows, trace, q, done, _OK, 0, n)
 
 
 @fused
-def _end(
-    virtual: Virtual, trace: NDArray[np.void], m: np.void, window: int, status: int, reason: int, attempts: int
+def _stop_awaiting(
+    model: Model, rows: NDArray[np.void], nodes: NDArray[np.void], ctl: NDArray[np.int64], settings: Settings, fleet: Fleet,
+    r: int, now: int, good: int, plain: bool,  # noqa: FBT001  a constant where it is merged
 ) -> None:  # fmt: skip
-    """A transaction ends at once, without having entered."""
-    virtual.ended[window, int64(m["kind"]) - 1, status] += 1
-    virtual.reasons[status, reason] += 1
-    if trace.shape[0] > 0:
-        line = trace[int64(m["id"]) - 1]
-        line["intended_ns"] = m["intended_ns"]
-        line["status"] = status
-        line["reason"] = reason
-        if status != _DROPPED:
-            line["done_ns"] = m["intended_ns"]
-            line["node"] = NONE
-            line["attempts"] = attempts
+    """The client waits for an attempt no longer, and its balancer is told so."""
+    row = rows[r]
+    if not plain and model.timeout_ns:
+        older, newer = int64(row["older"]), int64(row["newer"])
+        if older == NONE:
+            ctl[LATE_HEAD] = newer
+        else:
+            rows[older]["newer"] = newer
+        if newer == NONE:
+            ctl[LATE_TAIL] = older
+        else:
+            rows[newer]["older"] = older
+    if not plain:
+        row["state"] &= ~AWAITED
+        ctl[ACTIVE] -= 1
+        if row["number"] > 0:
+            ctl[ACTIVE + RETRIED] -= 1
+    n = int64(row["node"])
+    nodes[n]["flight"] -= 1
+    note_answered(settings, fleet, int64(row["balancer"]), n, now, now - row["sent_ns"], good)
+
+
+@fused
+def _free(fast: Fast, virtual: Virtual, r: int) -> None:
+    """An attempt has ended: the platform is done with it, and nobody waits for it. Its transaction's row may go with it."""
+    rows, counts = fast.rows, virtual.counts
+    q = int64(rows[r]["root"])
+    fast.at[FREE_ATTEMPTS] += 1
+    counts[_ATTEMPTS_ENDED] += 1
+    rows[q]["refs"] -= 1
+    if r != q:
+        rows[r]["id"] = 0
+        fast.free[fast.at[FREE_ROWS]] = r
+        fast.at[FREE_ROWS] += 1
+    if rows[q]["refs"] == 0 and rows[q]["flags"] & SETTLED:
+        _free_root(fast, virtual, q)
+
+
+@inlined
+def _free_root(fast: Fast, virtual: Virtual, q: int) -> None:
+    """A transaction has ended, and all of its attempts. Only now is it known whether it was applied."""
+    rows, counts = fast.rows, virtual.counts
+    flags = int64(rows[q]["flags"])
+    if flags & APPLIED:
+        if flags & IN_DOUBT:
+            counts[_UNKNOWN_APPLIED] += 1
+        elif not flags & DOUBT and not flags & OK_FLAG:
+            counts[_REFUSED_APPLIED] += 1
+    elif flags & OK_FLAG:
+        counts[_ACK_NOT_APPLIED] += 1
+    rows[q]["id"] = 0
+    fast.free[fast.at[FREE_ROWS]] = q
+    fast.at[FREE_ROWS] += 1
+    fast.at[FREE_LIVE] += 1
+
+
+@inlined
+def _apply(rows: NDArray[np.void], virtual: Virtual, r: int, q: int) -> None:
+    """The shard applies a transaction, once however often it comes."""
+    if rows[q]["flags"] & APPLIED:
+        virtual.counts[_REPEATED] += 1
+    else:
+        rows[q]["flags"] |= APPLIED
+        rows[r]["state"] |= FIRST_THERE
+        virtual.counts[_APPLIED_COUNT] += 1
+        add_hash(virtual.digests, 1, rows[r]["id"])
+
+
+@fused
+def _depart(
+    model: Model, fast: Fast, nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64],
+    virtual: Virtual, r: int, end_ns: int,
+) -> None:  # fmt: skip
+    """An attempt leaves its node: the next such of its shard's. When its answer reaches the client is known now."""
+    rows = fast.rows
+    row = rows[r]
+    now = row["time_ns"]
+    n = int64(row["node"])
+    shift_level(virtual.levels, int64(nodes[n]["working"]), -1)
+    nodes[n]["working"] -= 1
+    virtual.little[_NODES, LEFT] += 1
+    row["state"] &= ~SERVED
+    _apply(rows, virtual, r, int64(row["root"]))
+    if model.staged:
+        shard = int64(row["shard"])
+        comes = now + model.shard_ns
+        took = draw_ns(
+            model.times, SHARD_TIMES, model.tables, model.shard_key, int64(row["id"]) * INDEX + row["number"]
+        )
+        done = max(shards[shard]["free_ns"], comes) + took
+        shards[shard]["free_ns"] = done
+        if comes <= end_ns:
+            virtual.little[_SHARDS, ARRIVED] += 1
+            virtual.little[_SHARDS, AREA_NS] -= comes
+            virtual.little[_SHARDS, SPENT_NS] += done - comes
+        else:
+            row["state"] |= ON_THE_WAY
+        back = done + model.shard_ns + model.client_ns
+    else:
+        back = now + model.client_ns
+    row["time_ns"] = back
+    put(fast.answers, rows, ctl, r, back)
+
+
+@fused
+def _answered(
+    model: Model, fast: Fast, nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64], settings: Settings,
+    fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64],
+    trace: NDArray[np.void], r: int, plain: bool,  # noqa: FBT001  a constant where it is merged
+) -> None:  # fmt: skip
+    """The answer to an attempt reaches its client."""
+    rows = fast.rows
+    row = rows[r]
+    now = row["time_ns"]
+    n = int64(row["node"])
+    q = r if plain else int64(row["root"])
+    if plain or row["state"] & SERVED:  # one step: it leaves its node at this very instant
+        if plain:  # as many are at a node as are in flight
+            shift_level(virtual.levels, int64(nodes[n]["flight"]), -1)
+        else:
+            shift_level(virtual.levels, int64(nodes[n]["working"]), -1)
+            nodes[n]["working"] -= 1
+            virtual.little[_NODES, LEFT] += 1
+            _apply(rows, virtual, r, q)
+    elif model.staged:
+        virtual.little[_SHARDS, LEFT] += 1
+        virtual.little[_SHARDS, AREA_NS] += now - model.shard_ns - model.client_ns
+    ctl[NOW] = max(ctl[NOW], now)
+    if plain:
+        _stop_awaiting(model, rows, nodes, ctl, settings, fleet, r, now, 1, plain)
+        _ok(rows, fast, edges, virtual, response, slots, trace, shards, ctl, q, n, now)
+        row["id"] = 0
+        fast.free[fast.at[FREE_ROWS]] = r
+        fast.at[FREE_ROWS] += 1
+        fast.at[FREE_LIVE] += 1
+        return
+    if row["state"] & AWAITED:
+        _stop_awaiting(model, rows, nodes, ctl, settings, fleet, r, now, 1, plain)
+        _ok(rows, fast, edges, virtual, response, slots, trace, shards, ctl, q, n, now)
+        rows[q]["flags"] |= SETTLED | OK_FLAG
+    else:
+        virtual.counts[_LATE_ANSWERS] += 1
+    row["state"] = 0
+    _free(fast, virtual, r)
 
 
 @fused
@@ -248,273 +507,478 @@ def _draw(batch: NDArray[np.void], first: int, stop: int, model: Model, drawn: N
 
 
 @kernel
-def flush(nodes: NDArray[np.void], virtual: Virtual, window: int) -> None:
-    """Gives a window what its nodes have counted: attempts (in `head`, which has no queue to begin here) and areas."""
+def flush(fast: Fast, nodes: NDArray[np.void], virtual: Virtual, window: int) -> None:
+    """Gives a window what its nodes have counted: attempts and areas."""
     for n in range(nodes.shape[0]):
-        virtual.node_sent[window, n] += nodes[n]["head"]
+        virtual.node_sent[window, n] += fast.sent[n]
         virtual.node_queue_ns[window, n] += nodes[n]["queue_area"]
         virtual.node_busy_ns[window, n] += nodes[n]["busy_area"]
-        nodes[n]["head"] = 0
+        fast.sent[n] = 0
         nodes[n]["queue_area"] = 0
         nodes[n]["busy_area"] = 0
 
 
-@kernel
-def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
-    batch: NDArray[np.void], start: int, stop: int, last: int, end_ns: int, model: Model, answers: Answers, wheel: Calendar,
-    nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64], settings: Settings, fleet: Fleet,
-    edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64], trace: NDArray[np.void],
+@fused
+def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
+    batch: NDArray[np.void], start: int, stop: int, last: int, end_ns: int, model: Model, fast: Fast,
+    nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64], budgets: NDArray[np.float64], settings: Settings,
+    fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64],
+    trace: NDArray[np.void], plain: bool,  # noqa: FBT001  a constant where it is merged
 ) -> int:  # fmt: skip
-    """Runs batch[start:stop]; with `last` then takes in the answers that come until `end_ns`. Returns as `general.run` does."""
-    rows = answers.rows
+    """See `run` and `run_plain`."""
+    rows = fast.rows
     counts = virtual.counts
-    at = wheel.at
-    shift = at[cal.SHIFT]
-    mask = wheel.heads.shape[0] - 1
-    drawn = model.nodes > _MANY and (settings.rule == _DRAWS or settings.rule == _RANDOM)
+    little = virtual.little
+    at = fast.at
+    two_steps = not plain and (model.staged > 0 or model.client_ns > 0)
+    delayed = not plain and model.client_ns > 0
+    impatient = not plain and model.timeout_ns > 0
+    limited = not plain and (fast.begins.shape[1] == model.queue or model.queue == 0)
+    came_mask = fast.came.shape[0] - 1
+    many = model.nodes > _MANY
+    drawn_ahead = many and (settings.rule == _DRAWS or settings.rule == _RANDOM)
     ctl[NEED] = NONE
     position = start
     drawn_from = start
     drawn_until = start
-    while position < stop or last:
-        now = batch[position]["intended_ns"] if position < stop else end_ns
-        # ---- answers until now ----
-        bucket = now >> shift
-        # With thousands of nodes little is in the nearest caches: what will be needed soon is asked for now. A wrong guess
-        # does no harm.
-        ahead = int64(wheel.heads[(bucket + 12) & mask])
-        if ahead != NONE:
-            prefetch(rows, (ahead,))
-        ahead = int64(wheel.heads[(bucket + 4) & mask])
-        if ahead != NONE:
-            prefetch(nodes, (int64(rows[ahead]["node"]),))
-        if drawn and position + _AHEAD < stop:
+    while True:
+        # ---- what decides something next ----
+        event = _END
+        now = int64(NEVER_NS)
+        if position < stop:
+            now = batch[position]["intended_ns"]
+            event = _ARRIVAL
+        elif not last:
+            return position
+        if impatient and ctl[LATE_HEAD] != NONE:
+            t = rows[ctl[LATE_HEAD]]["sent_ns"] + model.timeout_ns
+            if t <= now:
+                now = t
+                event = _TIMER
+        if not plain and at[RETRYING] > 0 and fast.departures.near[0]["time_ns"] <= now:
+            now = fast.departures.near[0]["time_ns"]
+            event = _RETRY
+        if delayed and at[REFUSED_HEAD] != NONE and rows[at[REFUSED_HEAD]]["time_ns"] <= now:
+            now = rows[at[REFUSED_HEAD]]["time_ns"]
+            event = _REFUSAL
+        if now > end_ns:
+            now = end_ns
+            event = _END
+        # ---- all that only follows, until then ----
+        if many:
+            look_ahead(fast.answers, rows, nodes, now)
+        if drawn_ahead and position + _AHEAD < stop:
             word = bits(model.balancer_key, int64(batch[position + _AHEAD]["id"]) * INDEX)
             prefetch(nodes, (int64(below(word, model.nodes)),))
             prefetch(nodes, (int64(below(word << np.uint64(32), model.nodes)),))
-        current = at[cal.CURRENT]
-        final = min(bucket, current + mask)
-        while at[cal.IN_WHEEL] > 0 and current <= final:
-            place = current & mask
-            word = wheel.filled[place >> 6] >> np.uint64(place & 63)
-            if word == np.uint64(0):
-                current += 64 - (place & 63)
-                continue
-            current += trailing_zeros(word)
-            if current > final:
-                break
-            place = current & mask
-            before = NONE
-            e = int64(wheel.heads[place])
-            while e != NONE:
-                following = int64(rows[e]["next"])
-                if rows[e]["time_ns"] > now:
-                    before = e
-                else:
-                    if slots[rows[e]["window"]] < 0:
-                        ctl[NEED] = int64(rows[e]["window"])
-                        at[cal.CURRENT] = current
-                        return position
-                    if before == NONE:
-                        wheel.heads[place] = following
-                    else:
-                        rows[before]["next"] = following
-                    at[cal.IN_WHEEL] -= 1
-                    shard = int64(rows[e]["shard"])
-                    shards[shard]["flight"] -= 1
-                    _settle(nodes, answers, settings, fleet, edges, virtual, response, slots, trace, ctl, e)
-                e = following
-            if wheel.heads[place] == NONE:
-                wheel.filled[place >> 6] &= ~(np.uint64(1) << np.uint64(place & 63))
-            if current == final:
-                break
-            current += 1
-        at[cal.CURRENT] = bucket
-        while at[cal.IN_FAR] > 0:
-            if wheel.far[0]["time_ns"] >> shift >= bucket + wheel.heads.shape[0]:
-                break
-            e = int64(wheel.far[0]["row"])
-            if rows[e]["time_ns"] <= now and slots[rows[e]["window"]] < 0:
-                ctl[NEED] = int64(rows[e]["window"])
+        if delayed:
+            while at[GONE] != at[CAME] and fast.came[at[GONE] & came_mask, 0] <= now:
+                n = fast.came[at[GONE] & came_mask, 1]
+                little[_NODES, ARRIVED] += 1
+                shift_level(virtual.levels, int64(nodes[n]["working"]), 1)
+                nodes[n]["working"] += 1
+                at[GONE] += 1
+        if two_steps:
+            found = take_due(fast.departures, rows, fast.due, now, True)  # noqa: FBT003  a constant for the compiler
+            for i in range(found):
+                _depart(model, fast, nodes, shards, ctl, virtual, int64(fast.due[i]), end_ns)
+            counts[_EVENTS] += found
+        if at[TAKEN] == at[DUE]:
+            at[TAKEN] = 0
+            at[DUE] = take_due(fast.answers, rows, fast.come, now, False)  # noqa: FBT003  as above
+            counts[_EVENTS] += at[DUE]
+        while at[TAKEN] < at[DUE]:
+            r = int64(fast.come[at[TAKEN]])
+            if slots[rows[r]["window"]] < 0 and (plain or rows[r]["state"] & AWAITED):
+                ctl[NEED] = int64(rows[r]["window"])
                 return position
-            cal.heap_pop(wheel.far, at[cal.IN_FAR])
-            at[cal.IN_FAR] -= 1
-            if rows[e]["time_ns"] <= now:
-                shards[int64(rows[e]["shard"])]["flight"] -= 1
-                _settle(nodes, answers, settings, fleet, edges, virtual, response, slots, trace, ctl, e)
-            else:
-                place = (rows[e]["time_ns"] >> shift) & mask
-                rows[e]["next"] = wheel.heads[place]
-                wheel.heads[place] = e
-                wheel.filled[place >> 6] |= np.uint64(1) << np.uint64(place & 63)
-                at[cal.IN_WHEEL] += 1
-        if position == stop:
-            break
-        # ---- an arrival ----
-        ctl[NOW] = now
+            at[TAKEN] += 1
+            _answered(
+                model, fast, nodes, shards, ctl, settings, fleet, edges, virtual, response, slots, trace, r, plain
+            )
+        if event == _END:
+            ctl[ENDED] = 1
+            return position
+        if (
+            impatient
+            and event == _TIMER
+            and (ctl[LATE_HEAD] == NONE or rows[ctl[LATE_HEAD]]["sent_ns"] + model.timeout_ns != now)
+        ):
+            continue  # it has just been answered
+        ctl[NOW] = max(ctl[NOW], now)
+        counts[_EVENTS] += 1
         window = ctl[WINDOW]
         if window < edges.shape[0] - 2 and now >= edges[window + 1]:
-            flush(nodes, virtual, window)
+            flush(fast, nodes, virtual, window)
             while window < edges.shape[0] - 2 and now >= edges[window + 1]:
                 window += 1
             ctl[WINDOW] = window
-        m = batch[position]
-        if position == drawn_until:
-            _draw(batch, position, stop, model, answers.drawn)
-            drawn_from = position
-            drawn_until = min(position + DRAWN, stop)
-        took = answers.drawn[position - drawn_from, 0]
-        shard = answers.drawn[position - drawn_from, 1]
-        position += 1
-        kind = int64(m["kind"])
-        counts[_OFFERED] += 1
-        virtual.offered_minor[window] += m["amount_minor"]
-        if answers.left[0] == 0:
-            virtual.dropped[window, kind - 1] += 1
-            _end(virtual, trace, m, window, _DROPPED, _IN_FLIGHT, 0)
-            continue
-        virtual.kinds[window, kind - 1] += 1
-        virtual.little[_CLIENT, ARRIVED] += 1
-        inside = rows.shape[0] - answers.left[0] + 1
-        virtual.inside_top[window] = max(virtual.inside_top[window], inside)
-        index = int64(m["id"]) * INDEX
-        b = 0
-        if model.balancers > 1:
-            b = int64(((bits(model.which_key, index) >> np.uint64(32)) * np.uint64(model.balancers)) >> np.uint64(32))
-        flight = shards[shard]["flight"] + 1
-        shards[shard]["flight_max"] = max(shards[shard]["flight_max"], flight)
-        n = choose(
-            settings, fleet, b, now, model.balancer_key, index, np.uint64(m["payer"]), shard % model.nodes
-        )  # fmt: skip
-        if n < 0:
-            counts[_NO_NODE] += 1
-            virtual.little[_CLIENT, LEFT] += 1
-            virtual.settled_ns[0] = max(virtual.settled_ns[0], now)
-            _end(virtual, trace, m, window, _REJECTED, _CIRCUIT, 1)
-            continue
-        note_sent(settings, fleet, b, n, now)
-        counts[_ATTEMPTS] += 1
-        virtual.attempts[window] += 1
-        nodes[n]["head"] += 1
-        load = int64(nodes[n]["flight"])
-        counts[_REGRET] += max(min(load, LEVELS - 1) - virtual.levels[LEVELS], 0)
-        nodes[n]["flight_max"] = max(nodes[n]["flight_max"], load + 1)
-        if load - model.workers >= model.queue:
-            counts[_QUEUE_FULL] += 1
-            virtual.node_failed[window, n] += 1
-            note_answered(settings, fleet, b, n, now, 0, 1)
-            virtual.little[_CLIENT, LEFT] += 1
-            virtual.settled_ns[0] = max(virtual.settled_ns[0], now)
-            _end(virtual, trace, m, window, _REJECTED, _OVERFLOW, 1)
-            continue
-        shards[shard]["flight"] = flight
-        shift_level(virtual.levels, load, 1)
-        nodes[n]["flight"] = load + 1
-        if nodes[n]["slowness"] != 1.0:
-            took = int64(took * nodes[n]["slowness"])
-        if model.workers == 1:
-            begin = max(now, nodes[n]["touched_ns"])
-            done = begin + took
-            nodes[n]["touched_ns"] = done
+
+        send = NONE  # an attempt goes out
+        over = NONE  # an attempt has come to nothing
+        answer = _LATE
+        took = int64(0)
+        if plain or event == _ARRIVAL:
+            m = batch[position]
+            if position == drawn_until:
+                _draw(batch, position, stop, model, fast.drawn)
+                drawn_from = position
+                drawn_until = min(position + DRAWN, stop)
+            took = fast.drawn[position - drawn_from, 0]
+            shard = fast.drawn[position - drawn_from, 1]
+            position += 1
+            kind = int64(m["kind"])
+            counts[_OFFERED] += 1
+            virtual.offered_minor[window] += m["amount_minor"]
+            if at[FREE_LIVE] == 0 or (not plain and at[FREE_ATTEMPTS] == 0):
+                virtual.dropped[window, kind - 1] += 1
+                virtual.ended[window, kind - 1, _DROPPED] += 1
+                virtual.reasons[_DROPPED, _IN_FLIGHT] += 1
+                if trace.shape[0] > 0:
+                    line = trace[int64(m["id"]) - 1]
+                    line["intended_ns"] = now
+                    line["status"] = _DROPPED
+                    line["reason"] = _IN_FLIGHT
+                continue
+            virtual.kinds[window, kind - 1] += 1
+            little[_CLIENT, ARRIVED] += 1
+            little[_CLIENT, AREA_NS] -= now
+            at[FREE_LIVE] -= 1
+            if not plain:
+                at[FREE_ATTEMPTS] -= 1
+            at[FREE_ROWS] -= 1
+            virtual.inside_top[window] = max(virtual.inside_top[window], at[MOST] - at[FREE_LIVE])
+            send = int64(fast.free[at[FREE_ROWS]])
+            row = rows[send]
+            row["id"] = m["id"]
+            row["sent_ns"] = now
+            row["amount_minor"] = m["amount_minor"]
+            row["shard"] = shard
+            row["window"] = window
+            row["kind"] = kind
+            row["root"] = send
+            row["flags"] = 0
+            row["number"] = 0
+            row["refs"] = 1
+            row["made"] = 1
+            shards[shard]["flight"] += 1
+            shards[shard]["flight_max"] = max(shards[shard]["flight_max"], shards[shard]["flight"])
+            if not plain and model.retries:
+                deposit(budgets, RETRY, now)
+        elif event == _TIMER:
+            over = ctl[LATE_HEAD]
+            counts[_TIMEOUTS] += 1
+        elif event == _RETRY:
+            send = int64(fast.departures.near[0]["row"])
+            cal.heap_pop(fast.departures.near, at[RETRYING])
+            at[RETRYING] -= 1
+            counts[_RETRIES] += 1
+            virtual.retries[window] += 1
+            took = draw_ns(
+                model.times, NODE_TIMES, model.tables, model.node_key,
+                int64(rows[send]["id"]) * INDEX + rows[send]["number"],
+            )  # fmt: skip
         else:
-            begin = max(now, answers.free_ns[n, 0])
-            done = begin + took
-            _take_worker(answers.free_ns, n, done)
-        if done <= edges[window + 1] or window == edges.shape[0] - 2:
-            nodes[n]["queue_area"] += begin - now
-            nodes[n]["busy_area"] += took
-        else:
-            _spread(virtual.node_queue_ns, edges, window, n, now, begin, 1)
-            _spread(virtual.node_busy_ns, edges, window, n, begin, done, 1)
-        virtual.little[_CLIENT, AREA_NS] -= now
-        virtual.little[_CLIENT, SPENT_NS] += done - now
-        virtual.little[_NODES, SPENT_NS] += done - now
-        answers.left[0] -= 1
-        e = int64(answers.free[answers.left[0]])
-        row = rows[e]
-        row["time_ns"] = done
-        row["id"] = m["id"]
-        row["intended_ns"] = now
-        row["amount_minor"] = m["amount_minor"]
-        row["wait_ns"] = begin - now
-        row["node"] = n
-        row["balancer"] = b
-        row["shard"] = shard
-        row["window"] = window
-        row["kind"] = kind
-        bucket = done >> shift
-        if bucket < at[cal.CURRENT] + wheel.heads.shape[0]:
-            place = bucket & mask
-            row["next"] = wheel.heads[place]
-            wheel.heads[place] = e
-            wheel.filled[place >> 6] |= np.uint64(1) << np.uint64(place & 63)
-            at[cal.IN_WHEEL] += 1
-        else:
-            cal.heap_push(wheel.far, at[cal.IN_FAR], done, ctl[SEQ], e)
-            at[cal.IN_FAR] += 1
-            ctl[SEQ] += 1
-    return position
+            r = at[REFUSED_HEAD]
+            at[REFUSED_HEAD] = rows[r]["next"]
+            rows[r]["state"] &= ~(INSIDE | REFUSED)
+            if rows[r]["state"] & AWAITED:
+                over = r
+                answer = _FULL
+            else:
+                counts[_LATE_ANSWERS] += 1
+                _free(fast, virtual, r)
+
+        # ---- an attempt goes out ----
+        if send != NONE:
+            row = rows[send]
+            first = plain or row["number"] == 0
+            index = int64(row["id"]) * INDEX
+            if not first:
+                index += row["number"]
+            b = 0
+            if model.balancers > 1:
+                b = int64(
+                    ((bits(model.which_key, index) >> np.uint64(32)) * np.uint64(model.balancers)) >> np.uint64(32)
+                )
+            home = int64(row["shard"]) % model.nodes
+            hashed = np.uint64(0)
+            n = choose(settings, fleet, b, now, model.balancer_key, index, hashed, home)
+            if not first and n >= 0 and n == row["node"] and settings.rule in REDRAWN:
+                # As the general engine: a retry is for another node, so there is one more try.
+                n = choose(settings, fleet, b, now, model.balancer_key, index + AGAIN, hashed, home)
+            row["sent_ns"] = now
+            if n < 0:
+                counts[_NO_NODES] += 1
+                if first:
+                    row["node"] = NONE
+                else:
+                    ctl[ACTIVE + RETRIED] -= 1
+                row["state"] = 0
+                over = send
+                answer = _NO_NODE
+            else:
+                note_sent(settings, fleet, b, n, now)
+                counts[_ATTEMPTS] += 1
+                virtual.attempts[window] += 1
+                fast.sent[n] += 1
+                node = nodes[n]
+                there = int64(node["flight"] if plain else node["working"])
+                counts[_REGRET] += max(min(there, LEVELS - 1) - virtual.levels[LEVELS], 0)
+                row["node"] = n
+                row["balancer"] = b
+                if not plain:
+                    ctl[ACTIVE] += 1
+                flight = int64(node["flight"]) + 1
+                node["flight"] = flight
+                node["flight_max"] = max(int64(node["flight_max"]), flight)
+                if impatient:
+                    tail = ctl[LATE_TAIL]
+                    row["newer"] = NONE
+                    row["older"] = tail
+                    if tail == NONE:
+                        ctl[LATE_HEAD] = send
+                    else:
+                        rows[tail]["newer"] = send
+                    ctl[LATE_TAIL] = send
+                # What will become of it there: the queue is known as it will be when it arrives.
+                comes = now + model.client_ns if delayed else now
+                begin = max(comes, node["touched_ns"] if model.workers == 1 else fast.free_ns[n, 0])
+                refused = False
+                if plain:
+                    refused = flight - 1 - model.workers >= model.queue
+                elif limited:
+                    # Service begins in the order of arrival. So the queue is full if the one that came `queue` before, of those
+                    # that came since the last found a worker free, has not begun either.
+                    waited = int64(node["waiting"])
+                    if begin <= comes:
+                        node["waiting"] = 0
+                    elif model.queue == 0:
+                        refused = True
+                    else:
+                        place = int64(node["head"])
+                        if waited == 0:
+                            place = 0
+                        refused = waited >= model.queue and fast.begins[n, place] > comes
+                        if not refused:
+                            fast.begins[n, place] = begin
+                            node["waiting"] = min(waited + 1, model.queue)
+                            node["head"] = place + 1 if place + 1 < model.queue else 0
+                if refused:
+                    counts[_QUEUE_FULL] += 1
+                    row["state"] = AWAITED
+                    if delayed:
+                        row["state"] = AWAITED | INSIDE | REFUSED
+                        row["time_ns"] = comes + model.client_ns
+                        row["next"] = NONE
+                        if at[REFUSED_HEAD] == NONE:
+                            at[REFUSED_HEAD] = send
+                        else:
+                            rows[at[REFUSED_TAIL]]["next"] = send
+                        at[REFUSED_TAIL] = send
+                    else:
+                        over = send
+                        answer = _FULL
+                else:
+                    if node["slowness"] != 1.0:
+                        took = int64(took * node["slowness"])
+                    done = begin + took
+                    if model.workers == 1:
+                        node["touched_ns"] = done
+                    else:
+                        _take_worker(fast.free_ns, n, done)
+                    if done <= edges[window + 1] or window == edges.shape[0] - 2:
+                        node["queue_area"] += begin - comes
+                        node["busy_area"] += took
+                    else:
+                        _spread(virtual.node_queue_ns, edges, window, n, comes, begin, 1)
+                        _spread(virtual.node_busy_ns, edges, window, n, begin, done, 1)
+                    little[_NODES, SPENT_NS] += done - comes
+                    if impatient and begin > now + model.timeout_ns:
+                        counts[_WASTED] += 1
+                        counts[_WASTED_NS] += took
+                    row["state"] = AWAITED | INSIDE | SERVED
+                    row["time_ns"] = done
+                    if first and trace.shape[0] > 0:
+                        trace[int64(row["id"]) - 1]["wait_ns"] = begin - comes
+                    if delayed:
+                        fast.came[at[CAME] & came_mask, 0] = comes
+                        fast.came[at[CAME] & came_mask, 1] = n
+                        at[CAME] += 1
+                    else:
+                        shift_level(virtual.levels, there, 1)
+                        if not plain:
+                            little[_NODES, ARRIVED] += 1
+                            node["working"] += 1
+                    if two_steps:
+                        put(fast.departures, rows, ctl, send, done)
+                    else:
+                        put(fast.answers, rows, ctl, send, done)
+
+        # ---- an attempt has come to nothing, for its client ----
+        if over != NONE:
+            q = over if plain else int64(rows[over]["root"])
+            if answer != _NO_NODE:
+                virtual.node_failed[window, int64(rows[over]["node"])] += 1
+                _stop_awaiting(model, rows, nodes, ctl, settings, fleet, over, now, 0, plain)
+            if answer == _LATE:
+                rows[q]["flags"] |= DOUBT
+            again = False
+            wait = 0
+            made = 1 if plain else int64(rows[q]["made"])
+            if not plain and (model.retry_on >> answer) & 1 and made <= model.retries:
+                wait = backoff_ns(
+                    made - 1, model.backoff_ns, model.factor, model.longest_ns, model.jitter, model.backoff_key,
+                    int64(rows[q]["id"]) * INDEX + made,
+                )  # fmt: skip
+                if at[FREE_ATTEMPTS] == 0:
+                    counts[_NO_ROOM] += 1
+                else:
+                    again = withdraw(budgets, RETRY, now, ctl[ACTIVE], ctl[ACTIVE + RETRIED])
+                    counts[_RETRY_EMPTY] += int64(not again)
+            if again:
+                at[FREE_ATTEMPTS] -= 1
+                at[FREE_ROWS] -= 1
+                r = int64(fast.free[at[FREE_ROWS]])
+                row = rows[r]
+                row["id"] = rows[q]["id"]
+                row["root"] = q
+                row["node"] = rows[over]["node"]
+                row["shard"] = rows[q]["shard"]
+                row["window"] = rows[q]["window"]
+                row["number"] = made
+                row["state"] = 0
+                rows[q]["made"] += 1
+                rows[q]["refs"] += 1
+                ctl[ACTIVE + RETRIED] += 1
+                cal.heap_push(fast.departures.near, at[RETRYING], now + wait, ctl[SEQ], r)
+                at[RETRYING] += 1
+                ctl[SEQ] += 1
+            else:
+                status, reason = _REJECTED, _TIMEOUT
+                if answer == _FULL:
+                    reason = _OVERFLOW
+                elif answer == _NO_NODE:
+                    reason = _CIRCUIT
+                if rows[q]["flags"] & DOUBT:
+                    status = _UNKNOWN
+                _end(rows, virtual, trace, shards, q, window, status, reason, NONE, now)
+            if plain:
+                _free_root(fast, virtual, over)
+            elif not rows[over]["state"] & INSIDE:
+                _free(fast, virtual, over)
 
 
 @kernel
-def give_up(
-    answers: Answers, nodes: NDArray[np.void], edges: NDArray[np.int64], virtual: Virtual, trace: NDArray[np.void],
-    ctl: NDArray[np.int64], end_ns: int,
+def run(
+    batch: NDArray[np.void], start: int, stop: int, last: int, end_ns: int, model: Model, fast: Fast,
+    nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64], budgets: NDArray[np.float64], settings: Settings,
+    fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64],
+    trace: NDArray[np.void],
+) -> int:  # fmt: skip
+    """Runs batch[start:stop]; with `last` then what is left, until `end_ns`. Returns as `general.run` does."""
+    return _run(
+        batch, start, stop, last, end_ns, model, fast, nodes, shards, ctl, budgets, settings, fleet, edges, virtual, response,
+        slots, trace, False,  # noqa: FBT003  a constant for the compiler
+    )  # fmt: skip
+
+
+@kernel
+def run_plain(
+    batch: NDArray[np.void], start: int, stop: int, last: int, end_ns: int, model: Model, fast: Fast,
+    nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64], budgets: NDArray[np.float64], settings: Settings,
+    fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64],
+    trace: NDArray[np.void],
+) -> int:  # fmt: skip
+    """As `run`, for units of the simplest kind (`is_plain`), and without what they do not need."""
+    return _run(
+        batch, start, stop, last, end_ns, model, fast, nodes, shards, ctl, budgets, settings, fleet, edges, virtual, response,
+        slots, trace, True,  # noqa: FBT003  as above
+    )  # fmt: skip
+
+
+@kernel
+def give_up(  # noqa: C901, PLR0912, PLR0915  one case for each state
+    model: Model, fast: Fast, nodes: NDArray[np.void], shards: NDArray[np.void], edges: NDArray[np.int64],
+    virtual: Virtual, trace: NDArray[np.void], ctl: NDArray[np.int64], end_ns: int,
 ) -> None:  # fmt: skip
-    """The run is over: what is still under way is in doubt. Sums that were made out on arrival are cut off here."""
-    counts, little = virtual.counts, virtual.little
-    flush(nodes, virtual, ctl[WINDOW])
-    for i in range(min(answers.late_at[0], LATE)):
-        virtual.node_times[answers.late[i, 0], answers.late[i, 1]] += 1
+    """The run is over: what is not settled is in doubt. Sums that were made out beforehand are cut off here."""
+    rows, counts, little = fast.rows, virtual.counts, virtual.little
+    flush(fast, nodes, virtual, ctl[WINDOW])
+    for i in range(min(fast.at[LATE_AT], LATE)):
+        virtual.node_times[fast.late[i, 0], fast.late[i, 1]] += 1
     while ctl[WINDOW] < edges.shape[0] - 2 and end_ns >= edges[ctl[WINDOW] + 1]:
         ctl[WINDOW] += 1
     window = ctl[WINDOW]
-    for e in range(answers.rows.shape[0]):
-        row = answers.rows[e]
-        if row["time_ns"] <= end_ns:
+    for r in range(rows.shape[0]):
+        row = rows[r]
+        state = int64(row["state"])
+        if row["id"] == np.uint64(0) or not state & INSIDE:
             continue
         n = int64(row["node"])
-        done = row["time_ns"]
-        begin = row["intended_ns"] + row["wait_ns"]
-        _spread(virtual.node_busy_ns, edges, window, n, max(begin, end_ns), done, -1)
-        if begin > end_ns:
-            _spread(virtual.node_queue_ns, edges, window, n, end_ns, begin, -1)
-        little[_CLIENT, AREA_NS] += end_ns
-        little[_CLIENT, LEFT] += 1
-        little[_CLIENT, SPENT_NS] -= done - end_ns
-        little[_NODES, SPENT_NS] -= done - end_ns
-        counts[_LEFT] += 1
-        virtual.ended[window, int64(row["kind"]) - 1, _UNKNOWN] += 1
-        virtual.reasons[_UNKNOWN, _TIMEOUT] += 1
-        virtual.settled_ns[0] = end_ns
-        if trace.shape[0] > 0:
-            line = trace[int64(row["id"]) - 1]
-            line["intended_ns"] = row["intended_ns"]
-            line["done_ns"] = end_ns
-            line["wait_ns"] = row["wait_ns"] if begin <= end_ns else 0
-            line["node"] = NONE
-            line["status"] = _UNKNOWN
-            line["reason"] = _TIMEOUT
-            line["attempts"] = 1
+        q = int64(row["root"])
+        comes = row["sent_ns"] + model.client_ns
+        if state & REFUSED:
+            counts[_QUEUE_FULL] -= int64(comes > end_ns)
+        elif state & SERVED:
+            done = row["time_ns"]
+            took = draw_ns(
+                model.times, NODE_TIMES, model.tables, model.node_key, int64(row["id"]) * INDEX + row["number"]
+            )
+            if nodes[n]["slowness"] != 1.0:
+                took = int64(took * nodes[n]["slowness"])
+            begin = done - took
+            first = _window_of(edges, window, max(comes, end_ns))
+            _spread(virtual.node_busy_ns, edges, first, n, max(begin, end_ns), done, -1)
+            if begin > end_ns:
+                _spread(virtual.node_queue_ns, edges, first, n, max(comes, end_ns), begin, -1)
+                if model.timeout_ns and begin > row["sent_ns"] + model.timeout_ns:
+                    counts[_WASTED] -= 1
+                    counts[_WASTED_NS] -= took
+                if row["number"] == 0 and trace.shape[0] > 0:
+                    trace[int64(row["id"]) - 1]["wait_ns"] = 0
+            little[_NODES, SPENT_NS] -= done - max(comes, end_ns)
+            little[_NODES, LEFT] += int64(comes <= end_ns)
+        elif model.staged:
+            done = row["time_ns"] - model.shard_ns - model.client_ns
+            if done > end_ns or state & ON_THE_WAY:
+                # It was taken on by its shard beforehand, but its time has not come.
+                if state & FIRST_THERE:
+                    counts[_APPLIED_COUNT] -= 1
+                    rows[q]["flags"] &= ~APPLIED
+                    _take_hash(virtual.digests, 1, row["id"])
+                else:
+                    counts[_REPEATED] -= 1
+            if not state & ON_THE_WAY:
+                little[_SHARDS, LEFT] += 1
+                little[_SHARDS, AREA_NS] += min(done, end_ns)
+                little[_SHARDS, SPENT_NS] -= max(done - end_ns, 0)
+    for q in range(rows.shape[0]):
+        if rows[q]["id"] == np.uint64(0) or int64(rows[q]["root"]) != q:
+            continue
+        if not rows[q]["flags"] & SETTLED:
+            counts[_LEFT] += 1
+            _end(rows, virtual, trace, shards, q, window, _UNKNOWN, _TIMEOUT, NONE, end_ns)
+        if rows[q]["flags"] & APPLIED and rows[q]["flags"] & IN_DOUBT:
+            counts[_UNKNOWN_APPLIED] += 1
 
 
-def complete(virtual: Virtual) -> None:
-    """Fills in the counts that follow from others when every transaction has one attempt and one stage.
+def complete(virtual: Virtual, *, plain: bool) -> None:
+    """Fills in the counts that follow from others.
 
-    Each comes from an array that the kernel counts at another place than what it is held against: who came to the nodes from
-    attempts less those refused, who left from the nodes' histograms, the time integral from queue and busy time shared out by
-    window, what was applied from the shards' counts. Only the second digest is a copy: here what is answered ok is what was
-    applied, by construction.
+    The time integral at the nodes follows from queue and busy time shared out by window, who was told ok from the count of ends.
+    In the simplest kind of unit also who came to the nodes, from attempts less those refused, and who left, from the nodes'
+    histograms: other arrays than those that they are held against.
     """
     counts = virtual.counts
-    ended = virtual.ended.sum(axis=(0, 1))
-    counts[Count.ACKNOWLEDGED] = ended[Status.OK]
-    counts[Count.APPLIED] = virtual.shard_ok.sum()
-    counts[Count.SETTLED] = ended.sum() - ended[Status.DROPPED]
+    counts[Count.ACKNOWLEDGED] = virtual.ended[:, :, Status.OK].sum()
+    counts[Count.SETTLED] += counts[Count.ACKNOWLEDGED]
     counts[Count.PICKS] = counts[Count.ATTEMPTS]
-    counts[Count.EVENTS] = counts[Count.OFFERED] + ended[Status.OK]
-    virtual.digests[1] = virtual.digests[0]
     nodes = virtual.little[Station.NODES]
-    nodes[ARRIVED] = virtual.node_sent.sum() - virtual.node_failed.sum()
-    nodes[LEFT] = virtual.node_times.sum(dtype=np.int64) + counts[Count.LEFT]
+    if plain:
+        # Here what is answered ok is what was applied, by construction.
+        counts[Count.APPLIED] = virtual.shard_ok.sum()
+        virtual.digests[1] = virtual.digests[0]
+        nodes[ARRIVED] = virtual.node_sent.sum() - virtual.node_failed.sum()
+        nodes[LEFT] = virtual.node_times.sum(dtype=np.int64) + counts[Count.LEFT]
     nodes[AREA_NS] = virtual.node_busy_ns.sum() + virtual.node_queue_ns.sum()

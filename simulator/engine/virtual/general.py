@@ -1180,7 +1180,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             nodes[n]["working"] += 1
             attempts[a]["stage"] = _SERVED
             _schedule(calendar, attempts, ctl, a, now + took)
-            if trace.shape[0] > 0:
+            if trace.shape[0] > 0 and attempts[a]["number"] == 0:
                 trace[int64(live[row]["id"]) - 1]["wait_ns"] = now - attempts[a]["entered_ns"]
 
         # ---- a node that has run empty says so ----

@@ -153,7 +153,7 @@ TRACE = np.dtype(
     [
         ("intended_ns", "<i8"),
         ("done_ns", "<i8"),  # when it was settled
-        ("wait_ns", "<i8"),  # in its node's queue; of the attempt that was served last
+        ("wait_ns", "<i8"),  # in its node's queue: of its first attempt, 0 until that is served
         ("node", "<i4"),  # that answered; NONE: none did
         ("status", "u1"),
         ("reason", "u1"),

@@ -147,7 +147,7 @@ class Simulation:
 
     def __init__(
         self, setup: Setup, grid_ns: NDArray[np.int64], *, events_per_s: float = 100_000.0, traced: int = 0,
-        simple: bool | None = None,
+        by_fast_path: bool | None = None,
     ) -> None:  # fmt: skip
         """Prepares a run.
 
@@ -156,7 +156,7 @@ class Simulation:
             grid_ns: edges of the windows to count in.
             events_per_s: a guess, for the calendar's first width; a wrong one costs a little time and changes nothing.
             traced: of so many transactions (ids 1 … traced), say what became of each.
-            simple: whether to take the fast path; None: where it suits. The result is the same.
+            by_fast_path: whether to take the fast path; None: where it suits. The result is the same.
 
         Raises:
             ValueError: there are more windows than a record has room for.
@@ -174,17 +174,15 @@ class Simulation:
             setup.settings, model.nodes, model.balancers, weights=setup.weights, seed=setup.seed,
             ring_least=setup.ring_least, table_size=setup.table_size,
         )  # fmt: skip
-        self.simple = fast.suits(setup) if simple is None else simple
-        rows = (1, 1) if self.simple else (setup.in_flight, setup.attempt_rows)
+        self.fast = fast.suits(setup) if by_fast_path is None else by_fast_path
+        self.plain = self.fast and fast.is_plain(setup)
+        rows = (1, 1) if self.fast else (setup.in_flight, setup.attempt_rows)
         self._pool = open_pool(*rows)
-        self._calendar = open_calendar(
-            setup.in_flight if self.simple else setup.attempt_rows, events_per_s, model.nodes * model.workers
-        )  # fmt: skip
-        self._answers = fast.open_answers(setup) if self.simple else None
+        self._calendar = open_calendar(rows[1], events_per_s, model.nodes * model.workers)
+        self._fast = fast.open_fast(setup, events_per_s) if self.fast else None
         self._nodes = np.zeros(model.nodes, NODE)
-        self._nodes["head"] = self._nodes["tail"] = NONE
-        if self.simple:
-            self._nodes["head"] = 0  # see fast.flush
+        if self._fast is None:
+            self._nodes["head"] = self._nodes["tail"] = NONE
         self._nodes["slowness"] = 1.0 / setup.speed
         self._down = np.zeros(model.nodes, np.int64)
         self._classes = np.full((model.nodes, CLASSES, 2), NONE, np.int32)
@@ -217,8 +215,8 @@ class Simulation:
     @property
     def inside(self) -> int:
         """How many are in flight."""
-        if self._answers is not None:
-            return len(self._answers.rows) - int(self._answers.left[0])
+        if self._fast is not None:
+            return int(self._fast.at[fast.MOST] - self._fast.at[fast.FREE_LIVE])
         return len(self._pool.live) - int(self._pool.free[1])
 
     def step(self, batch: NDArray[Any]) -> None:
@@ -230,10 +228,10 @@ class Simulation:
     def _run(self, batch: NDArray[Any], *, last: bool, end_ns: int) -> None:
         position = 0
         while True:
-            if self._answers is not None:
-                position = fast.run(
-                    batch, position, len(batch), int(last), end_ns, self._setup.model, self._answers, self._calendar,
-                    self._nodes, self._shards, self._ctl, self._setup.settings, self._fleet, self._edges, self._virtual,
+            if self._fast is not None:
+                position = (fast.run_plain if self.plain else fast.run)(
+                    batch, position, len(batch), int(last), end_ns, self._setup.model, self._fast, self._nodes, self._shards,
+                    self._ctl, self._budgets, self._setup.settings, self._fleet, self._edges, self._virtual,
                     self._windows.dense, self._windows.slots, self._trace,
                 )  # fmt: skip
             else:
@@ -258,12 +256,14 @@ class Simulation:
         """Runs until nothing is left, or `drain_ns` after the last arrival; what is then inside ends in doubt."""
         end_ns = self._last_ns + self._setup.drain_ns
         self._run(np.zeros(0, TRANSACTION), last=True, end_ns=end_ns)
-        if self._answers is not None:
-            ended_ns = end_ns if self.inside else max(int(self._virtual.settled_ns[0]), self.now_ns)
-            fast.give_up(self._answers, self._nodes, self._edges, self._virtual, self._trace, self._ctl, ended_ns)
-            fast.complete(self._virtual)
+        ended_ns = end_ns if self.inside else self.now_ns
+        if self._fast is not None:
+            fast.give_up(
+                self._setup.model, self._fast, self._nodes, self._shards, self._edges, self._virtual, self._trace, self._ctl,
+                ended_ns,
+            )  # fmt: skip
+            fast.complete(self._virtual, plain=self.plain)
         else:
-            ended_ns = end_ns if self.inside else self.now_ns
             general.give_up(
                 self._setup.model, self._pool, self._nodes, self._shards, self._ctl, self._edges, self._virtual,
                 self._windows.dense, self._windows.slots, self._trace, self._known, ended_ns,

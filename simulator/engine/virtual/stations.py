@@ -255,7 +255,7 @@ def observe(queue: Queue, *, customers: int, warm_up: int = 0, seed: int = 1, ge
     )  # fmt: skip
     edges = np.array([0, 2**62], np.int64)
     simulation = Simulation(
-        setup, edges, events_per_s=4.0 * rate.peak()[0], traced=total, simple=False if general else None
+        setup, edges, events_per_s=4.0 * rate.peak()[0], traced=total, by_fast_path=False if general else None
     )
     source = Customers(_arrivals(queue, rate, seed), queue.classes, seed, total)
     block = np.zeros(BLOCK, TRANSACTION)
