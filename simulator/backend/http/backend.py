@@ -238,9 +238,11 @@ class HttpBackend:
         for connection in list(self._connections.values()):
             connection.abort(Cause.RESET)
         self._run(0.0)
-        self._alarm.close()
-        self._loop.remove_reader(self._exchange.fd)
-        self._exchange.close()
+        if self._exchange is not None:
+            self._loop.remove_reader(self._exchange.fd)
+            self._exchange.close()
+        if self._alarm is not None:
+            self._alarm.close()
         self._loop.close()
         self._loop = None
 
