@@ -24,10 +24,12 @@ from simulator.report.markdown import markdown
 from simulator.report.summary import exit_code, verdict_of
 from simulator.report.terminal import print_summary
 from simulator.scenario.model import Scenario
+from simulator.scenario.plan import plan, render_plan
 from simulator.transaction import Kind, Reason, Status
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from pathlib import Path
 
     from sim_process import Ended
@@ -73,6 +75,22 @@ def test_a_threshold_on_the_audit_contradicts_books_that_nobody_audits() -> None
 
 def test_only_elsewhere_can_be_said_of_books() -> None:
     assert "elsewhere" in complaint(books="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"books": "elsewhere"}, "elsewhere: money is not audited"),
+        ({}, "it ends with 120, unless the scenario says books: elsewhere"),
+        ({"backend": {"noop": {}}}, ""),
+        ({"backend": {"embedded": {}}}, ""),
+    ],
+    ids=["said", "not said", "noop", "embedded"],
+)
+def test_a_plan_tells_before_the_run_who_audits_the_money(keys: dict[str, Any], told: str) -> None:
+    made = scenario(**keys)
+    lines = [line for line in render_plan(made, plan(made), {}).splitlines() if line.startswith("books")]
+    assert [told in line for line in lines] == ([True] if told else [])
 
 
 # ---- what clients were told, against itself ----
@@ -232,8 +250,8 @@ def says_ok(peer: socket.socket, request: bytes) -> None:
     peer.sendall(OK)
 
 
-def ended_of(folder: Path, *settings: str) -> Ended:
-    with Server(says_ok) as server:
+def ended_of(folder: Path, *settings: str, answer: Callable[[socket.socket, bytes], bool | None] = says_ok) -> Ended:
+    with Server(answer) as server:
         target = f'backend={{http: {{targets: ["http://127.0.0.1:{server.port}"], connections: 8}}}}'
         return sim_process.run(
             folder, "--quiet", *sim_process.settings("duration=500ms", "load.rate=300/s", target, *settings)
@@ -264,3 +282,37 @@ def test_a_run_that_says_nothing_of_books_proves_nothing_and_names_the_key(tmp_p
     assert ended.summary["validity"]["verdict"] == "valid"
     assert "books: elsewhere" in ended.out
     assert ended.out.count("\n") == 1
+
+
+def twice(second: bytes) -> Callable[[socket.socket, bytes], bool | None]:
+    """Answers ok, and one request in ten once more."""
+    seen: list[int] = []
+
+    def answer(peer: socket.socket, request: bytes) -> None:
+        seen.append(1)
+        peer.sendall(OK + (second if request.startswith(b"POST") and not len(seen) % 10 else b""))
+
+    return answer
+
+
+def test_a_target_that_answers_one_request_twice_and_differently_is_caught(tmp_path: Path) -> None:
+    no = b"HTTP/1.1 402 Payment Required\r\nContent-Length: 0\r\n\r\n"
+    ended = ended_of(tmp_path / "run", "books=elsewhere", "thresholds={}", answer=twice(no))
+    assert ended.code == 122, ended.out
+    assert set(ended.summary["audit"]["anomalies"]) == {"idempotency"}
+    assert NOT_AUDITED in ended.out
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        OK,
+        b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+        b"no http at all",
+    ],
+    ids=["the same", "idle too long", "undecided", "garbage"],
+)
+def test_what_else_comes_unasked_contradicts_nothing(tmp_path: Path, second: bytes) -> None:
+    ended = ended_of(tmp_path / "run", "books=elsewhere", 'thresholds={ok: "count > 50"}', answer=twice(second))
+    assert (ended.code, ended.summary["audit"]["anomalies"]) == (0, {}), ended.out

@@ -107,6 +107,17 @@ def test_a_long_run_with_many_nodes_and_shards_stays_small(tmp_path: Path) -> No
     assert sum(len(json.dumps(chart.figure())) for chart in charts.values()) < 2**20
 
 
+def test_who_answered_is_drawn_by_name_and_what_nobody_asked_for_is_not() -> None:
+    columns: Columns = {"second": [0, 1, 2], "answerer0_answered": [10, 0, 10], "answerer1_answered": [10, 20, 10]}
+    series = TimeSeries.of(columns)
+    chart = spread.answerers(series, TimeAxis.over(series), ["red", "blue"])
+    assert [trace["name"] for trace in chart.data] == ["red", "blue"]
+    assert [trace["y"] for trace in chart.data] == [[10, 0, 10], [10, 20, 10]]
+    assert chart.numbers is not None
+    assert chart.numbers.rows[0][:4] == ("red", "33.3%", "0.0%", "50.0%")
+    assert spread.answerers(series, TimeAxis.over(series), []).empty
+
+
 # Time.
 
 

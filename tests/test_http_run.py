@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import threading
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,16 @@ def test_a_target_that_speaks_something_else_is_told_in_one_line(tmp_path: Path)
     with Server(banner) as server:
         said = refused(tmp_path, f'backend={{http: {{targets: ["http://127.0.0.1:{server.port}"]}}}}', code=1)
     assert "does not speak HTTP/1: it said '220 mai" in said
+
+
+def test_a_target_that_hangs_up_on_plain_http_is_asked_about(tmp_path: Path) -> None:
+    def hangs_up(peer: socket.socket, request: bytes) -> None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing it is a reset
+        peer.close()
+
+    with Server(hangs_up) as server:
+        said = refused(tmp_path, f'backend={{http: {{targets: ["http://127.0.0.1:{server.port}"]}}}}', code=1)
+    assert "ended the connection unanswered; does it speak https?" in said
 
 
 def test_a_target_elsewhere_needs_the_command_line(tmp_path: Path) -> None:

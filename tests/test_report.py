@@ -9,7 +9,7 @@ import fake_run
 import pytest
 
 from simulator.errors import SimError
-from simulator.report import folder, render, wording
+from simulator.report import answerers, folder, platform_tables, render, wording
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +67,37 @@ def test_the_gravest_cause_comes_first(summary: dict[str, Any]) -> None:
     summary["audit"] = {"verdict": "unknown", "anomalies": {}}
     text = wording.sentence(summary)
     assert text.index("the audit could not tell") < text.index("inconclusive") < text.index("was crossed")
+
+
+def test_a_run_of_which_nothing_ended_ok_says_how_it_ended(summary: dict[str, Any]) -> None:
+    summary["verdict"] = "invalid"
+    summary["validity"] = {"verdict": "generator-limited", "reasons": ["late"]}
+    summary["counts"] |= {"sent": 107, "ok": 0, "rejected": 0, "failed": 0, "unknown": 107}
+    summary["reasons"] = {"unknown": {"reset": 100, "timeout": 7}}
+    expected = (
+        "INVALID: of 107 sent none ended ok: 107 unknown (reset 100, timeout 7); the generator was the bottleneck: late"
+    )
+    assert wording.sentence(summary) == expected
+
+
+def test_a_run_behind_one_balancer_tells_who_answered_and_no_evenness_of_its_one_target(
+    summary: dict[str, Any],
+) -> None:
+    summary["nodes"] = summary["nodes"][:1]
+    summary["answered_by"] = {
+        "nodes": [{"node": "a", "answered": 10, "share": 1.0}], "nobody": 2, "imbalance_max_over_mean": 1.25, "jain": 0.9,
+        "noise_floor": 0.01,
+        "faults": [{"fault": "slow", "node": "a", "at_s": 5.0, "share": 0.04, "detection_s": 0.0, "readmission_s": 0.2,
+                    "answered_by_nobody": 0}],
+    }  # fmt: skip
+    assert ("busiest node over the average (1 is even)", "1.250") in answerers.facts(summary)
+    sick = answerers.faults(summary)
+    assert sick is not None
+    assert sick.rows == [("a slow", "5s", "4.0%", "<0.1s", "0.2s", "0")]
+    assert platform_tables.balancer(summary)[0] == ("targets", "1, and so nothing to pick from")
+    del summary["answered_by"]
+    assert answerers.facts(summary) == []
+    assert platform_tables.balancer(summary)[0][0] == "policy"
 
 
 def test_an_interrupted_run_says_so(summary: dict[str, Any]) -> None:

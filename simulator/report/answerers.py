@@ -8,6 +8,7 @@ from simulator.report import wording
 from simulator.report.wording import NO_DATA, count, ms, plain, share
 
 LISTED = 32
+FINEST_S = 0.1  # the windows of `simulator.measure.answerers`
 
 
 class Rows(NamedTuple):
@@ -35,6 +36,26 @@ def nodes(summary: dict[str, Any]) -> Rows | None:
     return Rows(("answered by", "share", "answers", "p50", "p99"), rows)
 
 
+def facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """How evenly the answers were spread, and how many had no name; nothing where nobody asked who."""
+    found = summary.get("answered_by") or {}
+    if not found.get("nodes"):
+        return []
+    told = [
+        ("busiest node over the average (1 is even)", _decimal(found.get("imbalance_max_over_mean"), 3)),
+        ("Jain's fairness index (1 is even)", _decimal(found.get("jain"), 4)),
+        ("unevenness that chance alone makes (coefficient of variation)", _decimal(found.get("noise_floor"), 4)),
+        ("answers without a name: errors, connections that ended", count(found.get("nobody"))),
+        ("attempts over requests, client", _decimal((summary.get("client") or {}).get("amplification"), 3)),
+    ]
+    return [(label, value) for label, value in told if value != NO_DATA]
+
+
+def _decimal(value: object, places: int) -> str:
+    n = wording.number(value)
+    return NO_DATA if n is None else f"{n:.{places}f}"
+
+
 def faults(summary: dict[str, Any]) -> Rows | None:
     """What became of each sick node's part; None where there was none."""
     found = (summary.get("answered_by") or {}).get("faults")
@@ -55,4 +76,7 @@ def faults(summary: dict[str, Any]) -> Rows | None:
 
 
 def _after(seconds: float | None) -> str:
-    return "never" if seconds is None else wording.duration(seconds)
+    """How long it took; answers are counted by tenths of a second, and nothing finer is known."""
+    if seconds is None:
+        return "never"
+    return "<0.1s" if seconds < FINEST_S else wording.duration(seconds)

@@ -236,7 +236,9 @@ def _connections(summary: Summary, series: TimeSeries, asked: Asked) -> Iterator
     if asked.connections and (at_s := _reached(series, "in_flight", asked.connections)) is not None:
         behind = (number((summary.get("schedule_lag_ms") or {}).get("max")) or 0.0) > 0
         if behind:
-            yield Limit("the connections", at_s, f"all {count(asked.connections)} were in use")
+            ended = number((summary.get("client") or {}).get("connection_reset"))
+            more = f"; {count(ended)} times the target ended one that was" if ended else ""
+            yield Limit("the connections", at_s, f"all {count(asked.connections)} were in use{more}")
 
 
 def _generator(summary: Summary, series: TimeSeries, asked: Asked) -> Iterator[Limit]:

@@ -109,6 +109,8 @@ def _words(run: RunFolder) -> dict[str, Any]:
         "hot_keys": platform_tables.hot_keys(summary),
         "hot_accounts": platform_tables.hot_accounts(run),
         "rebalance": platform_tables.rebalance(summary),
+        "one_target": platform_tables.has_one_target(summary),
+        "answerer_facts": answerers.facts(summary),
         "answered_by": platform_tables.answered("Who answered, by their own names", answerers.nodes(summary)),
         "sick": platform_tables.answered("What became of a sick node's part", answerers.faults(summary)),
         "generators": platform_tables.answered("The generators", generators.rows(summary)),

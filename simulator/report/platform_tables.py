@@ -18,9 +18,19 @@ if TYPE_CHECKING:
 ROWS_MAX = 200  # of nodes, shards or merchants in a table; the files hold them all
 
 
+def has_one_target(summary: dict[str, Any]) -> bool:
+    """Whether this run's own balancer had nothing to pick from: who serves is picked behind its one target, if anywhere."""
+    return summary.get("clock") != "virtual" and len(summary.get("nodes") or []) == 1
+
+
 def balancer(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The policy, how even the load was, and how the balancer behaved."""
     found = summary.get("balancer") or {}
+    if has_one_target(summary) and summary.get("answered_by"):
+        # Everything about one target is even, and says nothing of the nodes behind it.
+        tiers = (found.get("amplification") or {}).items()
+        amplified = [(f"attempts over requests, {tier}", _decimal(n, 3)) for tier, n in tiers if number(n) is not None]
+        return [("targets", "1, and so nothing to pick from"), *amplified]
     known: dict[str, tuple[str, Callable[[Any], str]]] = {
         "policy": ("policy", plain),
         "imbalance_max_over_mean": ("busiest node over the average (1 is even)", partial(_decimal, places=3)),

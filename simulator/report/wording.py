@@ -23,8 +23,8 @@ def sentence(summary: Summary) -> str:
     causes = [
         cause
         for cause in (
-            _failure_cause(summary), _trip_cause(summary), audit_cause(summary), _validity_cause(summary),
-            _threshold_cause(summary),
+            _failure_cause(summary), _trip_cause(summary), audit_cause(summary), _no_answer_cause(summary),
+            _validity_cause(summary), _threshold_cause(summary),
         )
         if cause
     ]  # fmt: skip
@@ -158,6 +158,19 @@ def audit_cause(summary: Summary) -> str:
     total = sum(found.values())
     names = ", ".join(f"{plain(name)} {count(n)}" for name, n in found.items())
     return f"audit found {count(total)} {'anomaly' if total == 1 else 'anomalies'}" + (f" ({names})" if names else "")
+
+
+def _no_answer_cause(summary: Summary) -> str:
+    """Of a run of which nothing ended ok, how it ended instead: that explains whatever else is wrong with it."""
+    counts, reasons = summary.get("counts", {}), summary.get("reasons") or {}
+    sent = number(counts.get("sent"))
+    if not sent or counts.get("ok") != 0:
+        return ""
+    ends = {status: number(counts.get(status)) or 0.0 for status in ("rejected", "failed", "unknown")}
+    worst = max(ends, key=lambda status: ends[status])
+    named = sorted((reasons.get(worst) or {}).items(), key=lambda item: -item[1])[:_REASONS_SHOWN]
+    told = ", ".join(f"{metric_name(name)} {count(n)}" for name, n in named)
+    return f"of {count(sent)} sent none ended ok: {count(ends[worst])} {worst}" + (f" ({told})" if told else "")
 
 
 def _validity_cause(summary: Summary) -> str:

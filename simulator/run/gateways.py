@@ -17,6 +17,9 @@ from simulator.report.times import times_ms
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from simulator.measure.answerers import Answerers
     from simulator.scenario.gateway_fleet import GatewayFleet
     from simulator.scenario.model import Scenario
@@ -141,6 +144,13 @@ def of_targets(events: list[dict[str, Any]], *, proxied: bool) -> list[dict[str,
     """What happened to the gateways as targets, told of `node`s; behind a program they are not the run's to pick from."""
     mine = [] if proxied else [event for event in events if "gateway" in event]
     return [{**e, "node": e["gateway"], "event": e["event"].replace("gateway_", "node_")} for e in mine]
+
+
+def answers_by_second(answerers: Answerers) -> NDArray[np.int64]:
+    """Answers by second and name, int64 (seconds, names)."""
+    fine, each = answerers.by_window, 1_000_000_000 // WINDOW_NS
+    found: NDArray[np.int64] = fine.reshape(len(fine) // each, each, fine.shape[1]).sum(axis=1)
+    return found
 
 
 def answered_by(answerers: Answerers, spells: list[Spell], gateways: list[str]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from simulator.measure.histogram import Histogram
 from simulator.measure.recorder import Recorder, Tallies, open_tallies
 from simulator.measure.samples import PlatformSamples
 from simulator.report import attempts, durability
+from simulator.report.answerers import LISTED
 from simulator.report.events import health_events
 from simulator.report.export import write_events, write_hlog, write_json, write_series
 from simulator.report.first_limit import with_first_limit
@@ -51,7 +52,7 @@ from simulator.retries import retry_policy
 from simulator.run.abort import EarlyJudge
 from simulator.run.balance import recorded_of
 from simulator.run.folder import whoever_listens
-from simulator.run.gateways import LocalFleet, answered_by, of_targets
+from simulator.run.gateways import LocalFleet, answered_by, answers_by_second, of_targets
 from simulator.run.generators import Due, Generators, Place
 from simulator.run.memory import rss_bytes
 from simulator.run.trip import Tripped, Watch, answers_and_errors
@@ -612,7 +613,11 @@ def _extra(run: Run) -> dict[str, Any]:
 def _attempts_by_second(run: Run) -> dict[str, Any]:
     if run.scenario.backend.http is None:
         return {}
-    return {"attempts": run.tallies.sent + run.tallies.retried, "retries": run.tallies.retried}
+    return {
+        "attempts": run.tallies.sent + run.tallies.retried,
+        "retries": run.tallies.retried,
+        **_answers_by_second(run),
+    }
 
 
 def _shown_to(lookers: Sequence[Callable[[Frames], None]]) -> Callable[[Frames], None]:
@@ -646,11 +651,23 @@ def _of_targets(run: Run) -> list[dict[str, Any]]:
     return run.events if run.fleet is None else of_targets(run.events, proxied=run.fleet.proxy is not None)
 
 
+def _answerers(run: Run) -> Answerers:
+    """What all generators saw of who answered; at least one of them was asked."""
+    return run.answerers[0] if len(run.answerers) == 1 else Answerers.merged(run.answerers)
+
+
 def _answered_by(run: Run) -> dict[str, Any]:
     if not run.answerers:
         return {}
-    whole = run.answerers[0] if len(run.answerers) == 1 else Answerers.merged(run.answerers)
-    return answered_by(whole, run.fleet.spells if run.fleet else [], run.fleet.names if run.fleet else [])
+    return answered_by(_answerers(run), run.fleet.spells if run.fleet else [], run.fleet.names if run.fleet else [])
+
+
+def _answers_by_second(run: Run) -> dict[str, Any]:
+    """A column for each of the first who answered, in the order of `answered_by`."""
+    if not run.answerers:
+        return {}
+    by_second = answers_by_second(_answerers(run))
+    return {f"answerer{at}_answered": by_second[:, at] for at in range(min(by_second.shape[1], LISTED))}
 
 
 def _stop_reason(run: Run) -> str:

@@ -205,7 +205,15 @@ def _platform_rows(scenario: Scenario, planned: Plan) -> list[tuple[str, str]]:
         return list(virtual_plan.rows(scenario, planned.peak_per_s))
     http = scenario.backend.http
     several = [("generators", f"{http.generators} processes")] if http is not None and http.generators > 1 else []
-    return [("backend", scenario.backend.name), *several, *_protocol(scenario)]
+    return [("backend", scenario.backend.name), *several, *_books(scenario), *_protocol(scenario)]
+
+
+def _books(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Who audits the money, where it is not the run."""
+    if scenario.books is not None:
+        yield "books", "elsewhere: money is not audited, and the run may pass without"
+    elif scenario.backend.ledger is None and scenario.backend.noop is None:
+        yield "books", "not kept by this run: it ends with 120, unless the scenario says books: elsewhere"
 
 
 def _protocol(scenario: Scenario) -> Iterator[tuple[str, str]]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulator.backend.backend import Turn
+    from simulator.backend.http.judge import Verdict
     from simulator.backend.http.template import Template
     from simulator.measure.answerers import Answerers
     from simulator.transaction import Kind
@@ -75,6 +76,7 @@ class Options(NamedTuple):
 
 # An OUTCOME: one packed as it comes costs a tenth of a NumPy row made of a tuple.
 _pack = struct.Struct("<QIIqIHBB").pack
+_NO_SLOT = 0xFFFF_FFFF  # beyond any in-flight table: the answer is to nothing that is in flight
 _NOBODY = (int(Status.REJECTED), int(Reason.NODE_DOWN))  # never sent, so nothing can have happened
 
 
@@ -270,11 +272,7 @@ class HttpBackend:
             verdict = self._table[status] if status < len(self._table) else of_cause(Cause.GARBAGE)
             if self._reads and isinstance(connection, ReadingConnection):
                 name = connection.seen
-                if self._options.receipts:
-                    told = receipt.read(connection.body, *verdict)
-                    shard, lsn, verdict = told.shard, told.lsn, (told.status, told.reason)
-                if self._options.judge.path:
-                    verdict = self._options.judge.of_body(connection.body, verdict)
+                shard, lsn, verdict = self._told_by(connection, verdict)
         else:
             verdict = of_cause(cause)
         if self._answerers is not None:
@@ -284,6 +282,20 @@ class HttpBackend:
             self._exchange.rest(connection.row)
         if self._waiting:
             self._something_ended()
+
+    def unasked(self, connection: Connection, status: int) -> None:
+        """See `connection.Pool`. It can only be another answer to what this connection carried last, for the audit to judge.
+
+        One that decides nothing says nothing either.
+        """
+        verdict = self._table[status] if status < len(self._table) else of_cause(Cause.GARBAGE)
+        shard = lsn = 0
+        if self._reads and isinstance(connection, ReadingConnection):
+            shard, lsn, verdict = self._told_by(connection, verdict)
+        if verdict[0] is not Status.UNKNOWN:
+            self._done += _pack(
+                self._exchange.in_flight(connection.row)[0], lsn, 0, self._now_ns(), _NO_SLOT, shard, *verdict
+            )
 
     def closed(self, connection: Connection) -> None:
         """See `connection.Pool`."""
@@ -324,6 +336,16 @@ class HttpBackend:
                 connection.leave()
             else:
                 connection.abort(Cause.RESET)
+
+    def _told_by(self, connection: ReadingConnection, verdict: Verdict) -> tuple[int, int, Verdict]:
+        """(shard, position, verdict) as the body tells them; where it says nothing, `verdict` stays."""
+        shard = lsn = 0
+        if self._options.receipts:
+            told = receipt.read(connection.body, *verdict)
+            shard, lsn, verdict = told.shard, told.lsn, (told.status, told.reason)
+        if self._options.judge.path:
+            verdict = self._options.judge.of_body(connection.body, verdict)
+        return shard, lsn, verdict
 
     def _refuse(self, batch: NDArray[np.void]) -> int:
         """Answers that nobody was there to take them."""

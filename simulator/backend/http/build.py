@@ -123,7 +123,8 @@ def _resolve(host: str, port: int, allowed: Collection[str]) -> _Place:
     judged = [getattr(address, "ipv4_mapped", None) or address for address in judged]
     for address in judged:
         if address.is_link_local or address.is_multicast or address.is_unspecified or address in _METADATA:
-            raise UsageError(f"{host} is {address}: link-local, metadata and multicast addresses are never loaded")
+            named = host if host == str(address) else f"{host} is {address}"
+            raise UsageError(f"{named}: link-local, metadata and multicast addresses are never loaded")
     if not all(address.is_loopback for address in judged) and f"{host}:{port}" not in allowed:
         raise UsageError(
             f"{host}:{port} is not on this machine; if you may load it, say so on the command line: "

@@ -8,6 +8,7 @@ can carry another one; it never decides what that means for a transaction. What 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _BUSY, _BEGUN = int(State.BUSY), int(Parser.BEGUN)
 RESPONSE_BYTES_MAX = 1 << 20  # head and body of one response; more is no payment's answer, and ends the connection
+
+_IDLE_TOO_LONG = 408  # a server may say so unasked before it closes an idle connection (RFC 9110, 15.5.9)
 
 
 class Cause(IntEnum):
@@ -40,6 +43,10 @@ class Pool(Protocol):
 
     def ended(self, connection: Connection, cause: Cause, status: int) -> None:
         """The request in flight ended. `status` is HTTP's, 0 without one."""
+        ...
+
+    def unasked(self, connection: Connection, status: int) -> None:
+        """A whole answer came though none was awaited any more; the connection ends."""
         ...
 
     def closed(self, connection: Connection) -> None:
@@ -121,6 +128,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio. Bytes that nobody asked for end the connection: the next answer could not be told from them."""
         if not self.busy:
+            with contextlib.suppress(HttpParserError, HttpParserUpgrade):
+                self._parser.feed_data(data)  # tells of it if it is a whole answer
             self.abort(Cause.GARBAGE)
             return
         if self._exchange.parser[self.row] != _BEGUN:
@@ -163,8 +172,9 @@ class Connection(asyncio.Protocol):
             return
         transport = self._transport
         if not self.busy:  # a second response to one request: the next one's could not be told from a third
-            if transport is not None:
-                transport.abort()
+            if status != _IDLE_TOO_LONG:
+                self._pool.unasked(self, status)
+            self.abort(Cause.GARBAGE)
             return
         # An early answer leaves a rest of the request unwritten: nothing can follow on this connection.
         staying = self._keep and self._parser.should_keep_alive()

@@ -27,11 +27,17 @@ def preflight(target: Target, timeout_s: float) -> None:
             while len(answer) < _ENOUGH and (more := peer.recv(1_024)):
                 answer += more
     except ssl.SSLCertVerificationError as error:
-        raise BackendError(f"{target.name}: its certificate is not good: {error.verify_message}") from None
+        why = error.verify_message.rstrip(".")
+        raise BackendError(
+            f"{target.name}: its certificate is not good: {why}; an authority of your own goes into backend.http.tls.ca"
+        ) from None
     except ssl.SSLError as error:
         raise BackendError(f"{target.name}: TLS could not be set up ({error.reason}); is it plain http?") from None
     except TimeoutError:
         raise BackendError(f"{target.name} did not answer within {timeout_s:g} s") from None
+    except ConnectionResetError:
+        spoken = "plain http" if target.tls is not None else "https"
+        raise BackendError(f"{target.name} ended the connection unanswered; does it speak {spoken}?") from None
     except OSError as error:
         raise BackendError(f"{target.name} cannot be reached: {error.strerror or error}") from None
     if not answer.startswith(b"HTTP/1."):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from simulator.report.charts import latency, load, money, queues, spread
 from simulator.report.charts.axis import TimeAxis
 from simulator.report.charts.series import TimeSeries
+from simulator.report.wording import plain
 
 if TYPE_CHECKING:
     from simulator.report.charts.chart import Chart
@@ -33,6 +34,7 @@ def charts_of(run: RunFolder) -> list[Chart]:
         queues.depth(series, platform, axis),
         queues.commits(platform, axis),
         spread.nodes(series, axis),
+        spread.answerers(series, axis, _names(run)),
         spread.shard_rates(series, axis),
         spread.shard_queues(platform, axis),
         spread.records(run.summary.get("shards") or []),
@@ -41,3 +43,9 @@ def charts_of(run: RunFolder) -> list[Chart]:
         money.held(series, axis, currency),
         money.in_doubt(series, axis),
     ]
+
+
+def _names(run: RunFolder) -> list[str]:
+    """Who answered, in the order of the columns."""
+    nodes = (run.summary.get("answered_by") or {}).get("nodes") or []
+    return [plain(node.get("node", "")) for node in nodes if isinstance(node, dict)]

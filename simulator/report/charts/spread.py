@@ -36,17 +36,40 @@ def nodes(series: TimeSeries, axis: TimeAxis) -> Chart:
     found = nodes_in(series, "sent")
     if not found:
         return Chart("shares", title, reading, unit)
+    labels = [f"node {node}" for node in found[:NODES_MAX]]
+    sent = np.nan_to_num(series.matrix([f"node{node}_sent" for node in found]))
+    return _stacked("shares", title, reading, unit, series, axis, sent, labels, "nodes")
+
+
+def answerers(series: TimeSeries, axis: TimeAxis, names: list[str]) -> Chart:
+    """Each node's share of the answers, by the names that the answers gave, stacked: what a balancer that is not ours does."""
+    title, unit = "Share of the answers of each node behind the balancer", "share of answers (%)"
+    reading = (
+        "Each band is a node by its own name, as its answers gave it. Equal, constant heights mean an even spread. A band that "
+        "narrows is a node that was left out, or could not answer; how soon it is wide again is how soon it was let back in."
+    )
+    known = [(at, name) for at, name in enumerate(names) if f"answerer{at}_answered" in series]
+    if not known:
+        return Chart("answerers", title, reading, unit)
+    answered = np.nan_to_num(series.matrix([f"answerer{at}_answered" for at, _ in known]))
+    return _stacked("answerers", title, reading, unit, series, axis, answered, [name for _, name in known], "nodes")
+
+
+def _stacked(
+    key: str, title: str, reading: str, unit: str, series: TimeSeries, axis: TimeAxis, counts: Floats, labels: list[str],
+    noun: str,
+) -> Chart:  # fmt: skip
+    """Shares of the counts (labels, windows) over time; what is beyond the most shown is one band."""
     # Sums over groups of windows, because shares of peaks would not add up.
     bounds = edges(series.rows, POINTS_MAX)
-    sent = pooled(np.nan_to_num(series.matrix([f"node{node}_sent" for node in found])), bounds, np.sum)
-    shown = len(found) if len(found) <= NODES_MAX else NODES_MAX - 1
-    labels = [f"node {node}" for node in found[:shown]]
-    if shown < len(found):
+    sent = pooled(counts, bounds, np.sum)
+    if len(counts) > NODES_MAX:
+        shown = NODES_MAX - 1
+        labels = [*labels[:shown], f"the other {len(counts) - shown} {noun}"]
         sent = np.vstack([sent[:shown], sent[shown:].sum(axis=0)])
-        labels.append(f"the other {len(found) - shown} nodes")
     totals = sent.sum(axis=0)
     if not totals.any():
-        return Chart("shares", title, reading, unit)
+        return Chart(key, title, reading, unit)
     ends = series.starts_s + np.nan_to_num(series.lengths_s)
     x = numbers((series.starts_s[bounds[:-1]] + ends[[stop - 1 for stop in bounds[1:]]]) / 2)
 
@@ -71,7 +94,7 @@ def nodes(series: TimeSeries, axis: TimeAxis) -> Chart:
         "xaxis": axis.layout(), "yaxis": {**axes.plain(unit), "range": [0, 100], "ticksuffix": "%"}, "hovermode": "x unified",
         "showlegend": len(labels) > 1,
     }  # fmt: skip
-    return Chart("shares", title, reading, unit, data, layout, linked=True, numbers=table)
+    return Chart(key, title, reading, unit, data, layout, linked=True, numbers=table)
 
 
 def _extremes(series: TimeSeries, axis: TimeAxis) -> Chart:
