@@ -37,6 +37,7 @@ _MIB = 2**20
 _SCENARIO = """\
 name: memory
 duration: {seconds}s
+books: elsewhere
 load: {{rate: {rate}/s, accounts: 100_000, merchants: {{count: 1_000}}, mix: {{payment: 1}}}}
 backend: {{http: {{targets: ["{url}"], connections: {connections}}}}}
 """
@@ -75,7 +76,7 @@ def watched(url: str, *, rate: int, seconds: int, connections: int) -> tuple[See
         command = [sys.executable, "-m", "simulator.cli", "run", str(path), "--out", str(out), "--quiet"]
         samples: dict[int, list[tuple[float, int]]] = defaultdict(list)
         held: dict[int, int] = defaultdict(int)
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:  # it ends in 120: nginx keeps no books
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
             began = 0.0
             while running.poll() is None:
                 time.sleep(1.0)
