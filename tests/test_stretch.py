@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.measure.grid import NS_PER_S, seconds_grid
-from simulator.measure.histogram import COUNTS, SparseHistograms
+from simulator.measure.histogram import COUNTS
 from simulator.measure.stretch import cells_of, counted_by_window, histogram_of, sliding, stretches
+from simulator.measure.windows import SparseHistograms, WindowHistograms
 
 
 def spans(edges_s: list[float], until_s: float, length_s: float) -> list[tuple[int, int]]:
@@ -46,9 +47,12 @@ def recorded(draw: st.DrawFn) -> SparseHistograms:
     def column(most: int) -> list[int]:
         return draw(st.lists(st.integers(0, most - 1), min_size=size, max_size=size))
 
-    cells = np.array(column(windows * kinds * nodes), np.uint32)
-    buckets = np.array(column(50), np.uint32)
-    return SparseHistograms(windows, kinds, nodes, cells, buckets, np.array(column(9), np.uint32) + np.uint32(1))
+    kept = WindowHistograms(windows, kinds, nodes, resident=windows)
+    for window in range(windows):
+        kept.admit(window)
+    for cell, bucket, count in zip(column(windows * kinds * nodes), column(50), column(9), strict=True):
+        kept.dense[kept.slots[cell // (kinds * nodes)], cell // nodes % kinds, cell % nodes, bucket] += count + 1
+    return kept.finish()
 
 
 @given(recorded(), st.sampled_from([None, 0, 1]), st.sampled_from([None, 0, 2]), st.integers(1, 9))
@@ -58,10 +62,11 @@ def test_sliding_histograms_are_the_sums_of_their_windows(
     chosen = cells_of(sparse, kind, node)
     over = stretches(seconds_grid(8), 8 * NS_PER_S, length_s * NS_PER_S)
     windows = np.zeros((8, COUNTS), np.int64)
-    for cell, bucket, count in zip(sparse.cells.tolist(), sparse.buckets.tolist(), sparse.counts.tolist(), strict=True):
+    for number, cell in enumerate(sparse.cells.tolist()):
         at, of_kind, of_node = cell // 6, cell // 3 % 2, cell % 3
         if kind in (None, of_kind) and node in (None, of_node):
-            windows[at, bucket] += count
+            for bucket, count in sparse.pairs[sparse.starts[number] : sparse.starts[number + 1]].tolist():
+                windows[at, bucket] += count
     for first, stop, found in zip(over.first, over.stop, sliding(sparse, chosen, over), strict=True):
         assert (found.counts == windows[first:stop].sum(axis=0)).all()
     assert counted_by_window(sparse, chosen).tolist() == windows.sum(axis=1).tolist()

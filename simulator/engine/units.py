@@ -9,19 +9,19 @@ the result is the same with one process and with many.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simulator.arrivals.build import build_rate
 from simulator.engine.virtual.model import compile_scenario
-from simulator.engine.virtual.simulation import BLOCK, Simulation
+from simulator.engine.virtual.simulation import BLOCK, NODES_APART, Simulation, open_windows
 from simulator.engine.virtual.tally import Count, Virtual, open_virtual
 from simulator.fault.schedule import Fault, Schedule
 from simulator.kernel import int64, kernel
-from simulator.measure.histogram import SparseHistograms
-from simulator.measure.recorder import KINDS, Measured
+from simulator.measure.recorder import Measured
+from simulator.measure.windows import SparseHistograms, add_up
 from simulator.transaction import TRANSACTION
 from simulator.workload.build import build_source
 
@@ -45,7 +45,8 @@ class Part:
     Attributes:
         unit: which.
         virtual: all that was counted.
-        measured: response, service and lag per window × kind (× node).
+        measured: response, service and lag per window × kind (× node). Units that are simulated in one process may count response
+            times together; then the first has them all.
         node_in_flight_max: (nodes,) int64.
         shard_in_flight_max: (shards,) int64.
         health: the balancers' events (EVENT), in order, those that were kept.
@@ -145,9 +146,13 @@ def simulate_units(
     rate = build_rate(scenario)
     peak_per_s, _ = rate.peak()
     # The guess is for the width of the calendar alone: about four events a transaction.
+    setups = [compile_scenario(scenario, unit) for unit in units]
+    # Of large units times are kept for all nodes together, so those of one process can be counted in one place.
+    nodes = setups[0].model.nodes
+    together = open_windows(grid_ns, nodes) if len(units) > 1 and nodes > NODES_APART else None
     simulations = [
-        Simulation(compile_scenario(scenario, unit), grid_ns, events_per_s=max(4.0 * peak_per_s / count, 1.0))
-        for unit in units
+        Simulation(setup, grid_ns, events_per_s=max(4.0 * peak_per_s / count, 1.0), windows=together)
+        for setup in setups
     ]
     source = build_source(scenario, payees=scenario.balancer.hash.key == "payee")
     losses = failovers(scenario, int(rate.duration_s * 1e9))
@@ -165,6 +170,9 @@ def simulate_units(
         used, began = time.process_time() - began, time.process_time()
         parts.append(_part(unit, results, used, simulation))
         _tell(progress, simulations, source.made, int(progress[NOW_NS]))
+    if together is not None:
+        response = together.finish()
+        parts[0] = replace(parts[0], measured=Measured(response, response, parts[0].measured.lag))
     return parts
 
 
@@ -237,12 +245,7 @@ def put_together(parts: Sequence[Part], units: int, windows: int) -> Whole:
         held[part.unit :: units] = part.shard_in_flight_max
     return Whole(
         virtual=virtual,
-        measured=Measured(
-            *(
-                _join([getattr(part.measured, name) for part in parts], [part.unit for part in parts], units)
-                for name in Measured._fields
-            )
-        ),
+        measured=_measured(parts, units),
         node_in_flight_max=flight,
         shard_in_flight_max=held,
         health=sorted(
@@ -272,16 +275,20 @@ def _node(node: int, unit: int, nodes: int) -> int:
     return node if node < 0 else unit * nodes + node
 
 
+def _measured(parts: Sequence[Part], units: int) -> Measured:
+    numbers = [part.unit for part in parts]
+    response = _join([part.measured.response for part in parts], numbers, units)
+    lag = _join([part.measured.lag for part in parts], numbers, units)
+    return Measured(response, response, lag)  # on this clock a response takes what its service takes
+
+
 def _join(pieces: Sequence[SparseHistograms], numbers: Sequence[int], units: int) -> SparseHistograms:
     """Histograms of all units: by node while the whole platform has few, else of all nodes together."""
-    windows, apart = pieces[0].windows, pieces[0].nodes
+    apart = pieces[0].nodes
     nodes = apart * units if apart * units <= APART and apart > 1 else 1
     cells = []
     for piece, unit in zip(pieces, numbers, strict=True):
         window_kind, node = piece.cells // np.uint32(apart), piece.cells % np.uint32(apart)
         place = node + np.uint32(unit * apart) if nodes > 1 else np.uint32(0)
         cells.append((window_kind * np.uint32(nodes) + place).astype(np.uint32))
-    return SparseHistograms(
-        windows, KINDS, nodes, np.concatenate(cells), np.concatenate([piece.buckets for piece in pieces]),
-        np.concatenate([piece.counts for piece in pieces]),
-    )  # fmt: skip
+    return add_up(pieces, cells, nodes)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.measure.histogram import COUNTS, Histogram, SparseHistograms
+from simulator.measure.histogram import COUNTS, Histogram
 from simulator.measure.recorder import RESPONSE, Measured, Tallies
+from simulator.measure.windows import SparseHistograms, add_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,22 +49,12 @@ def add_measured(parts: Sequence[Measured]) -> Measured:
 
 def nothing_measured(windows: int, kinds: int, nodes: int) -> Measured:
     """The histograms of a part of which nothing is left."""
-    none = np.zeros(0, np.uint32)
-    empty = SparseHistograms(windows, kinds, nodes, none, none, none)
+    empty = SparseHistograms.empty(windows, kinds, nodes)
     return Measured(empty, empty, empty)
 
 
 def _add(parts: Sequence[SparseHistograms]) -> SparseHistograms:
-    cells = np.concatenate([part.cells for part in parts]).astype(np.uint64)
-    buckets = np.concatenate([part.buckets for part in parts])
-    places, where = np.unique(cells * np.uint64(COUNTS) + buckets, return_inverse=True)
-    # As float64 weights counts stay exact: a cell's total is far below 2⁵³.
-    counts = np.bincount(where, np.concatenate([part.counts for part in parts]), len(places))
-    first = parts[0]
-    return SparseHistograms(
-        first.windows, first.kinds, first.nodes, (places // np.uint64(COUNTS)).astype(np.uint32),
-        (places % np.uint64(COUNTS)).astype(np.uint32), counts.astype(np.uint32),
-    )  # fmt: skip
+    return add_up(parts, [part.cells for part in parts], parts[0].nodes)
 
 
 class LastSecond:

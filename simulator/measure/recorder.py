@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from simulator.kernel import inlined, kernel
-from simulator.measure.histogram import COUNTS, Histogram, SparseHistograms, WindowHistograms, index_of
+from simulator.measure.histogram import COUNTS, Histogram, index_of
+from simulator.measure.windows import SparseHistograms, WindowHistograms
 from simulator.shard.layout import shared_array
 from simulator.transaction import Kind, Reason, Status
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from simulator.measure.histogram import SparseHistograms
+    from simulator.measure.windows import SparseHistograms
 
 
 class Stretches(NamedTuple):
@@ -54,7 +54,7 @@ def stretches(edges_ns: NDArray[np.int64], until_ns: int, length_ns: int) -> Str
 
 
 def cells_of(sparse: SparseHistograms, kind: int | None, node: int | None) -> NDArray[np.bool_]:
-    """Which triples are of a kind (by position) and a node; None: of any. Shape as `sparse.cells`."""
+    """Which cells are of a kind (by position) and a node; None: of any. Shape as `sparse.cells`."""
     chosen = np.ones(len(sparse.cells), np.bool_)
     if kind is not None:
         chosen &= sparse.cells // sparse.nodes % sparse.kinds == kind
@@ -64,32 +64,30 @@ def cells_of(sparse: SparseHistograms, kind: int | None, node: int | None) -> ND
 
 
 def counted_by_window(sparse: SparseHistograms, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many values each window has of the chosen triples, (windows,)."""
-    window = sparse.cells[chosen] // (sparse.kinds * sparse.nodes)
-    counted: NDArray[np.int64] = np.bincount(window, sparse.counts[chosen], sparse.windows).astype(np.int64)
+    """How many values each window has in the chosen cells, (windows,)."""
+    # As float64 weights counts stay exact: a window's total is far below 2⁵³.
+    counted: NDArray[np.int64] = np.bincount(sparse.window[chosen], sparse.totals()[chosen], sparse.windows).astype(
+        np.int64
+    )
     return counted
 
 
 def histogram_of(sparse: SparseHistograms, chosen: NDArray[np.bool_]) -> Histogram:
-    """The chosen triples of all windows together."""
-    return Histogram(np.bincount(sparse.buckets[chosen], sparse.counts[chosen], COUNTS).astype(np.int64))
+    """The chosen cells of all windows together."""
+    return sparse.where(chosen)
 
 
 def sliding(sparse: SparseHistograms, chosen: NDArray[np.bool_], over: Stretches) -> Iterator[Histogram]:
     """The histogram of each stretch in turn; each is good until the next is asked for, for all share their memory.
 
-    A window is added once and taken away once, so the work is that of the triples, not of stretches times their length.
+    A window is added once and taken away once, so the work is that of the windows, not of stretches times their length.
     """
-    window = (sparse.cells[chosen] // (sparse.kinds * sparse.nodes)).astype(np.int64)
-    order = np.argsort(window, kind="stable")
-    buckets, counts = sparse.buckets[chosen][order], sparse.counts[chosen][order].astype(np.int64)
-    starts = np.searchsorted(window[order], np.arange(sparse.windows + 1))
+    numbers = np.flatnonzero(chosen)
+    starts = np.searchsorted(sparse.window[numbers], np.arange(sparse.windows + 1))
     held = np.zeros(COUNTS, np.int64)
     low = high = 0
     for first, stop in zip(over.first.tolist(), over.stop.tolist(), strict=True):
-        added = slice(starts[high], starts[stop])
-        np.add.at(held, buckets[added], counts[added])
-        taken = slice(starts[low], starts[first])
-        np.subtract.at(held, buckets[taken], counts[taken])
+        sparse.add_to(held, numbers[starts[high] : starts[stop]])
+        sparse.add_to(held, numbers[starts[low] : starts[first]], -1)
         low, high = first, stop
         yield Histogram(held)

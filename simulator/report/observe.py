@@ -23,8 +23,8 @@ from simulator.transaction import Status
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from simulator.measure.histogram import SparseHistograms
     from simulator.measure.recorder import Measured, Tallies
+    from simulator.measure.windows import SparseHistograms
     from simulator.scenario.threshold import Threshold
 
 _ENDED = (Status.OK, Status.REJECTED, Status.FAILED, Status.UNKNOWN, Status.DROPPED)
@@ -111,7 +111,7 @@ class Observations:
         return None if chosen is None else histogram_of(*chosen)
 
     def _chosen(self, threshold: Threshold) -> tuple[SparseHistograms, NDArray[np.bool_]] | None:
-        """The histograms that a threshold is about, and which of their triples; None: they are not kept like that."""
+        """The histograms that a threshold is about, and which of their cells; None: they are not kept like that."""
         if self._measured is None:
             return None
         measure = threshold.metric if threshold.metric in TIMES else "response_time"  # which holds the ok ones

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
@@ -255,10 +256,20 @@ def _simulate(
     """The body of a child: sends its units' parts one by one, or the text of what is wrong."""
     try:
         for part in simulate_units(scenario, units, grid_ns, progress, lambda: int(stop_ns[0])):
-            connection.send(part)
+            _send(connection, part)
         connection.send(None)
     except SimError as error:
         connection.send(error)
+
+
+def _send(connection: Connection, part: Part) -> None:
+    """Sends a part, its arrays as they lie: pickled whole they would be held three times, and a day's are large."""
+    arrays: list[pickle.PickleBuffer] = []
+    text = pickle.dumps(part, protocol=5, buffer_callback=arrays.append)
+    connection.send((text, [array.raw().nbytes for array in arrays]))
+    for array in arrays:
+        if array.raw().nbytes:
+            connection.send_bytes(array.raw())
 
 
 def _receive(child: ForkProcess, connection: Connection) -> list[Part]:
@@ -267,7 +278,12 @@ def _receive(child: ForkProcess, connection: Connection) -> list[Part]:
         while (found := connection.recv()) is not None:
             if isinstance(found, SimError):
                 raise found
-            parts.append(found)
+            text, lengths = found
+            arrays = [bytearray(length) for length in lengths]
+            for array in arrays:
+                if array:
+                    connection.recv_bytes_into(array)
+            parts.append(pickle.loads(text, buffers=arrays))  # noqa: S301  from a process of our own
     except EOFError:
         child.join()
         raise BackendError(f"a process that simulates ended early (code {child.exitcode})") from None

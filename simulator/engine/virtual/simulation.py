@@ -25,8 +25,8 @@ from simulator.engine.virtual.records import MAIL, MAIL_KEPT, NEVER_NS, NODE, NO
 from simulator.engine.virtual.reports import KNOWN, open_reports
 from simulator.engine.virtual.tally import Count, Station, Virtual, fill, open_virtual
 from simulator.measure.grid import peak_grid
-from simulator.measure.histogram import SparseHistograms, WindowHistograms
 from simulator.measure.recorder import KINDS, Measured, Tallies, open_tallies
+from simulator.measure.windows import PAIR, SparseHistograms, WindowHistograms
 from simulator.seeds import Stream, stream_key
 from simulator.transaction import TRANSACTION
 from simulator.workload.build import build_source
@@ -76,7 +76,8 @@ class Results:
         setup: what was simulated.
         edges: of the windows, ns.
         virtual: all that was counted.
-        measured: response times per window × kind (× node up to 16 of them); service times are the same on this clock, lags 0.
+        measured: response times per window × kind (× node up to 16 of them), none if they were counted elsewhere; service times
+            are the same on this clock, lags 0.
         node_in_flight_max: attempts outstanding at each node, the most at once.
         shard_in_flight_max: transactions in flight of each shard, the most at once.
         fleet: the balancers' state at the end, with their health events.
@@ -142,12 +143,19 @@ class Results:
         return found
 
 
+def open_windows(grid_ns: NDArray[np.int64], nodes: int) -> WindowHistograms:
+    """Where a unit of so many nodes counts its response times; kinds are looked through once transactions of them have come."""
+    windows = WindowHistograms(len(grid_ns) - 1, KINDS, nodes if nodes <= NODES_APART else 1, resident=_RESIDENT)
+    windows.used = set()
+    return windows
+
+
 class Simulation:
     """One unit's state, advanced by blocks of transactions."""
 
     def __init__(
         self, setup: Setup, grid_ns: NDArray[np.int64], *, events_per_s: float = 100_000.0, traced: int = 0,
-        by_fast_path: bool | None = None,
+        by_fast_path: bool | None = None, windows: WindowHistograms | None = None,
     ) -> None:  # fmt: skip
         """Prepares a run.
 
@@ -157,6 +165,7 @@ class Simulation:
             events_per_s: a guess, for the calendar's first width; a wrong one costs a little time and changes nothing.
             traced: of so many transactions (ids 1 … traced), say what became of each.
             by_fast_path: whether to take the fast path; None: where it suits. The result is the same.
+            windows: where to count response times, if several count in the same; None: in one of its own.
 
         Raises:
             ValueError: there are more windows than a record has room for.
@@ -166,9 +175,8 @@ class Simulation:
             raise ValueError(f"{len(grid_ns) - 1} windows are too many; there are at most 65,535")
         self._setup = setup
         self._edges = np.ascontiguousarray(grid_ns, np.int64)
-        self._windows = WindowHistograms(
-            len(grid_ns) - 1, KINDS, model.nodes if model.nodes <= NODES_APART else 1, resident=_RESIDENT
-        )
+        self._shares = windows is not None
+        self._windows = open_windows(grid_ns, model.nodes) if windows is None else windows
         self._virtual = open_virtual(len(grid_ns) - 1, model.nodes, model.shards)
         self._fleet = open_fleet(
             setup.settings, model.nodes, model.balancers, weights=setup.weights, seed=setup.seed,
@@ -224,6 +232,10 @@ class Simulation:
         if len(batch):
             self._last_ns = int(batch["intended_ns"][-1])
             self._run(batch, last=False, end_ns=NEVER_NS)
+            self._note_kinds()
+
+    def _note_kinds(self) -> None:
+        self._windows.used |= set(np.flatnonzero(self._virtual.kinds.any(axis=0)).tolist())
 
     def _run(self, batch: NDArray[Any], *, last: bool, end_ns: int) -> None:
         position = 0
@@ -238,8 +250,7 @@ class Simulation:
                 position = self._run_general(batch, position, last=last, end_ns=end_ns)
             if self._ctl[general.NEED] < 0:
                 return
-            # Looking through the histograms of kinds that never came would cost more than some windows' transactions.
-            self._windows.used = np.flatnonzero(self._virtual.kinds.any(axis=0)).tolist()
+            self._note_kinds()
             self._windows.admit(int(self._ctl[general.NEED]))
 
     def _run_general(self, batch: NDArray[Any], position: int, *, last: bool, end_ns: int) -> int:
@@ -268,8 +279,11 @@ class Simulation:
                 self._setup.model, self._pool, self._nodes, self._shards, self._ctl, self._edges, self._virtual,
                 self._windows.dense, self._windows.slots, self._trace, self._known, ended_ns,
             )  # fmt: skip
-        self._windows.used = np.flatnonzero(self._virtual.kinds.any(axis=0)).tolist()
-        response = self._windows.finish()
+        self._note_kinds()
+        if self._shares:
+            response = SparseHistograms.empty(len(self._edges) - 1, KINDS, self._windows.nodes)
+        else:
+            response = self._windows.finish()
         return Results(
             setup=self._setup, edges=self._edges, virtual=self._virtual,
             measured=Measured(response, response, self._no_lag()),
@@ -282,10 +296,10 @@ class Simulation:
     def _no_lag(self) -> SparseHistograms:
         """What was sent, all of it at its intended time."""
         windows, kinds = np.nonzero(self._virtual.kinds)
-        return SparseHistograms(
-            len(self._edges) - 1, KINDS, 1, (windows * KINDS + kinds).astype(np.uint32),
-            np.zeros(len(windows), np.uint32), self._virtual.kinds[windows, kinds].astype(np.uint32),
-        )  # fmt: skip
+        pairs = np.zeros(len(windows), PAIR)
+        pairs["count"] = self._virtual.kinds[windows, kinds]
+        cells = (windows * KINDS + kinds).astype(np.uint32)
+        return SparseHistograms(len(self._edges) - 1, KINDS, 1, cells, np.arange(len(windows) + 1), pairs)
 
 
 def simulate(
