@@ -53,6 +53,17 @@ def test_a_crossed_threshold_is_told_with_what_was_seen(summary: dict[str, Any])
     assert wording.sentence(summary).endswith("73 ms (and 1 more threshold)")
 
 
+def test_what_a_threshold_on_a_share_saw_is_told_in_percent() -> None:
+    assert wording.observed({"metric": "ok", "expression": "rate > 99.99%", "observed": 0.99951}) == "99.951 %"
+    assert wording.observed({"metric": "dropped", "expression": "count == 0", "observed": 3}) == "3"
+
+
+def test_a_span_of_hours_is_told_to_the_nearest_minute() -> None:
+    assert wording.duration(86_399.99) == "24h00m"
+    assert wording.duration(3_599) == "59m59s"
+    assert wording.duration(3_629) == "1h00m"
+
+
 def test_an_invalid_run_says_why(summary: dict[str, Any]) -> None:
     summary["verdict"] = "invalid"
     summary["validity"] = {"verdict": "generator-limited", "reasons": ["12 dropped", "lag p99 80 ms", "more"]}

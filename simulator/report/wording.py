@@ -214,7 +214,7 @@ def metric_name(metric: str) -> str:
 
 
 def observed(threshold: dict[str, Any]) -> str:
-    """Return what a threshold saw, with its unit: times in ms, throughput per second, the rest as a bare number; and its note."""
+    """Return what a threshold saw, with its unit (times in ms, throughput per second, shares in percent), and its note."""
     told, note = seen(threshold), threshold.get("note")
     return f"{told}, {plain(note)}" if note else told
 
@@ -229,6 +229,8 @@ def seen(threshold: dict[str, Any]) -> str:
         return ms(n)
     if metric == "throughput":
         return rate(n)
+    if str(threshold.get("expression")).startswith("rate"):
+        return f"{100 * n:.6g} %"
     return count(int(n)) if n == int(n) else f"{n:.4g}"
 
 
@@ -289,8 +291,8 @@ def duration(seconds: object) -> str:
     if n < 10 and n != int(n):  # noqa: PLR2004  below ten seconds a tenth is worth its place
         return f"{n:.1f}s"
     minutes, rest = divmod(round(n), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
+    if minutes >= 60:  # noqa: PLR2004  an hour: to the nearest minute
+        hours, minutes = divmod(round(n / 60), 60)
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
