@@ -256,8 +256,8 @@ def test_ten_times_what_is_sustained_fills_no_more_than_the_rooms_there_are(tmp_
 
 def test_the_report_shows_goodput_against_offered_and_marks_the_drain(tmp_path: Path) -> None:
     run = fake_run.write(tmp_path / "run")
-    page = render(run).read_text("utf-8")
-    assert "Offered against goodput" in page
+    # Where all that was offered ended ok, the first chart shows it already.
+    assert "Offered against goodput" not in render(run).read_text("utf-8")
     summary = fake_run.summary(run)
     summary["overload"] = {
         "offered_per_s": 30_000.0, "goodput_per_s": 21_000.0, "goodput_share": 0.7, "refused": 500_000, "overloaded_s": 20.0,
