@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 NOW_NS, MADE, SETTLED, INSIDE = range(4)
 PROGRESS = 4  # words by which a process says how far it is
-APART = 16  # nodes, up to which times are kept by node in each window
 
 
 @dataclass(frozen=True)
@@ -285,7 +284,7 @@ def _measured(parts: Sequence[Part], units: int) -> Measured:
 def _join(pieces: Sequence[SparseHistograms], numbers: Sequence[int], units: int) -> SparseHistograms:
     """Histograms of all units: by node while the whole platform has few, else of all nodes together."""
     apart = pieces[0].nodes
-    nodes = apart * units if apart * units <= APART and apart > 1 else 1
+    nodes = apart * units if apart * units <= NODES_APART and apart > 1 else 1
     cells = []
     for piece, unit in zip(pieces, numbers, strict=True):
         window_kind, node = piece.cells // np.uint32(apart), piece.cells % np.uint32(apart)

@@ -2,7 +2,7 @@
 
 While a run goes on the last windows are dense, for kernels to count in (`WindowHistograms`); the others, and in the end all, are
 kept as (bucket, count) pairs, six bytes each (`SparseHistograms`). A day on the virtual clock has twenty million of these, so
-nothing here makes an array as long as they are: sums run over pairs as they lie.
+sums run over pairs as they lie: nothing that is read off them makes another array as long.
 """
 
 from __future__ import annotations

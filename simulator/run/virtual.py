@@ -284,7 +284,7 @@ def _receive(child: ForkProcess, connection: Connection) -> list[Part]:
                 if array:
                     connection.recv_bytes_into(array)
             parts.append(pickle.loads(text, buffers=arrays))  # noqa: S301  from a process of our own
-    except EOFError:
+    except (EOFError, OSError):  # the second: in the middle of an array
         child.join()
         raise BackendError(f"a process that simulates ended early (code {child.exitcode})") from None
     return parts

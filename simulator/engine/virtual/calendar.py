@@ -113,7 +113,8 @@ def heap_remove(heap: NDArray[np.void], size: int, i: int) -> None:
 
 
 @inlined
-def _link(calendar: Calendar, attempts: NDArray[np.void], a: int, bucket: int) -> None:
+def link(calendar: Calendar, attempts: NDArray[np.void], a: int, bucket: int) -> None:
+    """Puts a row into a bucket that is within reach."""
     place = bucket & (calendar.heads.shape[0] - 1)
     attempts[a]["next"] = calendar.heads[place]
     calendar.heads[place] = a
@@ -131,7 +132,7 @@ def add(calendar: Calendar, attempts: NDArray[np.void], a: int) -> None:
         at[IN_NEAR] += 1
         at[DRAINED] += 1
     elif bucket < at[CURRENT] + calendar.heads.shape[0]:
-        _link(calendar, attempts, a, bucket)
+        link(calendar, attempts, a, bucket)
     else:
         heap_push(calendar.far, at[IN_FAR], attempts[a]["time_ns"], attempts[a]["seq"], a)
         at[IN_FAR] += 1

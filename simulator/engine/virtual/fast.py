@@ -12,7 +12,7 @@ it. What is left of the event list:
   time-outs (in the order in which they were set) and retries whose backoff is over (a heap: they are few).
 
 Before each of the last, departures and answers until then are taken in. At one instant: departures, answers, refusals, retries,
-time-outs, arrivals; of departures the transaction made first.
+time-outs, arrivals.
 
 `suits` says when; the result is then that of the general engine, transaction by transaction (a test holds them together), but
 for what falls on the same nanosecond, where the general engine goes by the order in which things were scheduled.
@@ -110,13 +110,13 @@ _IN_FLIGHT, _OVERFLOW, _TIMEOUT, _CIRCUIT = (
 _FULL, _NO_NODE, _LATE = int(Answer.FULL), int(Answer.NO_NODE), int(Answer.LATE)
 _NODES, _SHARDS, _CLIENT = int(Station.NODES), int(Station.SHARDS), int(Station.CLIENT)
 _EVENTS, _OFFERED, _ATTEMPTS, _REGRET = int(Count.EVENTS), int(Count.OFFERED), int(Count.ATTEMPTS), int(Count.REGRET)
-_PICKS, _QUEUE_FULL, _NO_NODES, _LEFT = int(Count.PICKS), int(Count.QUEUE_FULL), int(Count.NO_NODE), int(Count.LEFT)
+_QUEUE_FULL, _NO_NODES, _LEFT = int(Count.QUEUE_FULL), int(Count.NO_NODE), int(Count.LEFT)
 _RETRIES, _RETRY_EMPTY, _NO_ROOM = int(Count.RETRIES), int(Count.RETRY_BUDGET_EMPTY), int(Count.NO_ROOM)
 _TIMEOUTS, _LATE_ANSWERS, _WASTED, _WASTED_NS = (
     int(Count.TIMEOUTS), int(Count.LATE_ANSWERS), int(Count.WASTED), int(Count.WASTED_NS),
 )  # fmt: skip
-_REPEATED, _APPLIED_COUNT, _ACKNOWLEDGED, _ACK_NOT_APPLIED = (
-    int(Count.REPEATED), int(Count.APPLIED), int(Count.ACKNOWLEDGED), int(Count.ACKNOWLEDGED_NOT_APPLIED),
+_REPEATED, _APPLIED_COUNT, _ACK_NOT_APPLIED = (
+    int(Count.REPEATED), int(Count.APPLIED), int(Count.ACKNOWLEDGED_NOT_APPLIED),
 )  # fmt: skip
 _UNKNOWN_APPLIED, _REFUSED_APPLIED = int(Count.UNKNOWN_APPLIED), int(Count.REFUSED_APPLIED)
 _ATTEMPTS_ENDED, _SETTLED_COUNT = int(Count.ATTEMPTS_ENDED), int(Count.SETTLED)
@@ -128,9 +128,9 @@ _DRAWS, _RANDOM = int(Rule.DRAWS), int(Rule.RANDOM)
 DRAWN = 256  # arrivals whose draws are made at once
 LATE = 16  # answers between asking for a histogram's cache line and using it; a power of two
 
-_NOTHING, _ARRIVAL, _TIMER, _RETRY, _REFUSAL, _END = range(6)
+_ARRIVAL, _TIMER, _RETRY, _REFUSAL, _END = range(5)
 
-# Scalars of the fast path, in `Direct.at`.
+# Scalars of the fast path, in `Fast.at`.
 FREE_ROWS, FREE_LIVE, FREE_ATTEMPTS, CAME, GONE, REFUSED_HEAD, REFUSED_TAIL, RETRYING, LATE_AT, DUE, TAKEN, MOST = (
     range(12)
 )
@@ -156,8 +156,8 @@ class Fast(NamedTuple):
     sent: NDArray[np.int64]  # (nodes,) attempts in this window
 
 
-def open_fast(setup: Setup, per_s: float) -> Fast:
-    """Nothing is under way; `per_s` guesses the transactions a second, for the wheels' width."""
+def open_fast(setup: Setup, events_per_s: float) -> Fast:
+    """Nothing is under way; the guess of events a second is for the wheels' width, which stays."""
     model = setup.model
     size = setup.in_flight + (setup.attempt_rows if model.retries else 0)
     at = np.zeros(12, np.int64)
@@ -177,8 +177,8 @@ def open_fast(setup: Setup, per_s: float) -> Fast:
         late=np.zeros((LATE, 2), np.int64),
         due=np.zeros(size if two else 1, np.int32),
         come=np.zeros(size, np.int32),
-        answers=cal.open_calendar(size, per_s, servers),
-        departures=cal.open_calendar(size if two or model.retries else 1, per_s, 2 * servers),
+        answers=cal.open_calendar(size, events_per_s, servers),
+        departures=cal.open_calendar(size if two or model.retries else 1, events_per_s, 2 * servers),
         sent=np.zeros(model.nodes, np.int64),
     )
 
@@ -199,7 +199,7 @@ def suits(setup: Setup) -> bool:
         model.discipline == FCFS and not (model.batched or model.depends or len(model.faults))
         and not (model.deadline_ns or model.hedges or model.cancel)
         and settings.load == Load.IN_FLIGHT and settings.rule in _PLAIN_RULES
-        and not (model.retries and settings.rule == Rule.AFFINITY and model.hashes_payee)
+        and setup.drain_ns >= model.shard_ns  # else what is on its way to a shard at the end is not told from what is there
         and not (settings.weighted or settings.slow_ns or settings.update_ns or settings.aperture_ns)
         and not (settings.outlier or model.talks or setup.guards.on)
         and (is_plain(setup) or not _limited(setup) or model.nodes * model.queue <= _MOST_QUEUED)
@@ -583,7 +583,8 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             for i in range(found):
                 _depart(model, fast, nodes, shards, ctl, virtual, int64(fast.due[i]), end_ns)
             counts[_EVENTS] += found
-        if at[TAKEN] == at[DUE]:
+        resumed = at[TAKEN] < at[DUE]
+        if not resumed:
             at[TAKEN] = 0
             at[DUE] = take_due(fast.answers, rows, fast.come, now, False)  # noqa: FBT003  as above
             counts[_EVENTS] += at[DUE]
@@ -596,6 +597,8 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             _answered(
                 model, fast, nodes, shards, ctl, settings, fleet, edges, virtual, response, slots, trace, r, plain
             )
+        if resumed:
+            continue  # they were due before, and what decides something next may be another by now
         if event == _END:
             ctl[ENDED] = 1
             return position

@@ -162,13 +162,14 @@ class Simulation:
         Args:
             setup: what to simulate.
             grid_ns: edges of the windows to count in.
-            events_per_s: a guess, for the calendar's first width; a wrong one costs a little time and changes nothing.
+            events_per_s: a guess, for the calendar's first width, and on the fast path for its last; a wrong one costs time (on
+                the fast path, if it is far too low, much) and changes nothing.
             traced: of so many transactions (ids 1 … traced), say what became of each.
-            by_fast_path: whether to take the fast path; None: where it suits. The result is the same.
+            by_fast_path: False: by the general engine even where the fast path suits. The result is the same.
             windows: where to count response times, if several count in the same; None: in one of its own.
 
         Raises:
-            ValueError: there are more windows than a record has room for.
+            ValueError: there are more windows than a record has room for, or the fast path is asked for and does not suit.
         """
         model = setup.model
         if len(grid_ns) - 1 > np.iinfo(np.uint16).max:
@@ -182,7 +183,9 @@ class Simulation:
             setup.settings, model.nodes, model.balancers, weights=setup.weights, seed=setup.seed,
             ring_least=setup.ring_least, table_size=setup.table_size,
         )  # fmt: skip
-        self.fast = fast.suits(setup) if by_fast_path is None else by_fast_path
+        self.fast = by_fast_path is not False and fast.suits(setup)
+        if by_fast_path and not self.fast:
+            raise ValueError("the fast path does not suit this platform")
         self.plain = self.fast and fast.is_plain(setup)
         rows = (1, 1) if self.fast else (setup.in_flight, setup.attempt_rows)
         self._pool = open_pool(*rows)

@@ -26,21 +26,12 @@ if TYPE_CHECKING:
 
 
 @inlined
-def _link(wheel: Calendar, rows: NDArray[np.void], r: int, bucket: int) -> None:
-    place = bucket & (wheel.heads.shape[0] - 1)
-    rows[r]["next"] = wheel.heads[place]
-    wheel.heads[place] = r
-    wheel.filled[place >> 6] |= np.uint64(1) << np.uint64(place & 63)
-    wheel.at[cal.IN_WHEEL] += 1
-
-
-@inlined
 def put(wheel: Calendar, rows: NDArray[np.void], ctl: NDArray[np.int64], r: int, time_ns: int) -> None:
     """Puts a row in, which is due at `time_ns`, its own."""
     at = wheel.at
     bucket = time_ns >> at[cal.SHIFT]
     if bucket < at[cal.CURRENT] + wheel.heads.shape[0]:
-        _link(wheel, rows, r, bucket)
+        cal.link(wheel, rows, r, bucket)
     else:
         cal.heap_push(wheel.far, at[cal.IN_FAR], time_ns, ctl[SEQ], r)
         at[cal.IN_FAR] += 1
@@ -99,7 +90,7 @@ def take_due(
     wheel: Calendar, rows: NDArray[np.void], due: NDArray[np.int32], now: int,
     in_order: bool,  # noqa: FBT001  a constant where it is merged
 ) -> int:  # fmt: skip
-    """Takes what is due until now out of a wheel, into `due`; returns how much. Bucket by bucket, or in order of (time, id)."""
+    """Takes what is due until now out of a wheel, into `due`; returns how much. Bucket by bucket, or in order of time."""
     at = wheel.at
     mask = wheel.heads.shape[0] - 1
     bucket = now >> at[cal.SHIFT]
@@ -128,7 +119,7 @@ def take_due(
             due[found] = r
             found += 1
         else:
-            _link(wheel, rows, r, rows[r]["time_ns"] >> at[cal.SHIFT])
+            cal.link(wheel, rows, r, rows[r]["time_ns"] >> at[cal.SHIFT])
     return found
 
 
