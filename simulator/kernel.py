@@ -100,8 +100,27 @@ def _trailing_zeros(typing: Any, value: Any) -> Any:  # noqa: ANN401, ARG001  as
     return types.int64(types.uint64), codegen
 
 
+@intrinsic
+def _bits_of(typing: Any, value: Any) -> Any:  # noqa: ANN401, ARG001  as above
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401, ARG001
+        return builder.bitcast(args[0], ir.IntType(64))
+
+    return types.int64(types.float64), codegen
+
+
+@intrinsic
+def _float_of(typing: Any, bits: Any) -> Any:  # noqa: ANN401, ARG001  as above
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401, ARG001
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.int64), codegen
+
+
 # bit_length(value): how many bits an int64 ≥ 0 has, 0 for 0. One instruction: a chain of comparisons is mispredicted for every
 # second value whose size is random.
 bit_length: Callable[[int], int] = cast("Any", _bit_length)
 # trailing_zeros(word): the number of the lowest bit of a uint64 that is set; 64 for 0.
 trailing_zeros: Callable[[np.uint64], int] = cast("Any", _trailing_zeros)
+# bits_of(value), float_of(bits): a float64's 64 bits as an int64, and back.
+bits_of: Callable[[float], int] = cast("Any", _bits_of)
+float_of: Callable[[int], float] = cast("Any", _float_of)

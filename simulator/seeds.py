@@ -18,10 +18,10 @@ of its own.
 from __future__ import annotations
 
 from enum import IntEnum
-from math import log
 
 import numpy as np
 
+from simulator.elementary import log
 from simulator.kernel import inlined
 
 

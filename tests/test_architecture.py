@@ -18,6 +18,7 @@ ORDER = [
     "simulator.errors",
     "simulator.kernel_cache",
     "simulator.kernel",
+    "simulator.elementary",
     "simulator.seeds",
     "simulator.transaction",
     "simulator.clock",

@@ -102,7 +102,7 @@ def test_the_calendar_finds_its_width_and_stays_in_order(start_rate: float) -> N
 def _draw(service: ServiceTime, count: int = 200_000) -> Any:  # noqa: ANN401  an array
     times, tables = compile_times([service])
     out = np.zeros(count, np.int64)
-    draw_all(times, 0, tables, np.uint64(99), 0, out)
+    draw_all(times, 0, tables, np.uint64(99), np.arange(len(out)), out)
     return out
 
 

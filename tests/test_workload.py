@@ -13,7 +13,9 @@ from simulator.arrivals.curves import CURVES
 from simulator.arrivals.process import Poisson, Regular
 from simulator.arrivals.rate import Rate
 from simulator.arrivals.trace import TraceArrivals
+from simulator.elementary import exp
 from simulator.scenario.model import Scenario
+from simulator.seeds import Stream, stream_key, uniform
 from simulator.transaction import TRANSACTION, Kind
 from simulator.workload.build import build_source
 from simulator.workload.generator import Parties, Workload
@@ -135,6 +137,16 @@ def test_the_quantile_is_the_normal_one_to_its_last_digits() -> None:
     normal = NormalDist()
     for p in [*np.linspace(1e-6, 1 - 1e-6, 2_001), 1e-10, 1e-12, 1e-15, 2.0**-53, 1 - 2.0**-53, 0.075, 0.925]:
         assert normal_quantile(float(p)) == pytest.approx(normal.inv_cdf(float(p)), rel=1e-14, abs=1e-15)
+
+
+def test_amounts_drawn_in_blocks_are_those_of_the_quantiles_one_by_one() -> None:
+    ticket = Ticket(10_000, 1.3)
+    drawn = drain(source(Mix(), ticket=ticket, rate=Rate.constant(1e5, 0.3)), chunk=1_000)
+    key = stream_key(1, Stream.TICKET)
+    quantiles = [normal_quantile(uniform(key, number)) for number in range(len(drawn))]
+    expected = [max(int(exp(ticket.mu + ticket.sigma * z) + 0.5), 1) for z in quantiles]
+    assert drawn["amount_minor"].tolist() == expected
+    assert max(map(abs, quantiles)) > 3.0
 
 
 @pytest.mark.parametrize(("mean", "sigma"), [(10_000, 1.0), (10_000, 0.3), (250, 0.5), (1_000_000, 1.5)])

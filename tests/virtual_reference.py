@@ -149,7 +149,7 @@ class Reference:
 
     def draw(self, which: int, key: np.uint64, index: int) -> int:
         out = np.zeros(1, np.int64)
-        draw_all(self.m.times, which, self.m.tables, key, index, out)
+        draw_all(self.m.times, which, self.m.tables, key, np.array([index]), out)
         return int(out[0])
 
     # ---- budgets ----

@@ -51,9 +51,11 @@ class NoArrivals:
 def _walk_exponential(total: float, key: np.uint64, walk: Floats, index: Times, out: Floats) -> int:
     position = walk[0]
     draw = index[0]
+    for k in range(out.size):  # first all gaps: this loop becomes vector code, the sum cannot
+        out[k] = exponential(key, draw + k)
     n = 0
     while n < out.size and position < total:
-        position += exponential(key, draw)
+        position += out[n]
         draw += 1
         if position < total:
             out[n] = position

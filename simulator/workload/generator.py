@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.kernel import kernel
+from simulator.kernel import int64, kernel
 from simulator.seeds import Stream, stream_key, uniform
 from simulator.workload.life_cycle import RING, LifeCycle, Mix
 from simulator.workload.popularity import AliasTable, pick, zipf_table
-from simulator.workload.ticket import Ticket, amount_of
+from simulator.workload.ticket import Ticket, amounts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from simulator.arrivals.trace import Recorded
 
 _ACCOUNT_NUMBERS = 2**32  # payer and payee are 32 bits wide
+_BLOCK = 256  # transactions drawn at a time: their scratch arrays stay in the first-level cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Workload:
             2.0 if payees else (mix.refund + mix.authorize) / mix.total if mix.authorize else 0.0,
             mix.take_share if mix.refund else 0.0,
         )
+        self._scratch = (np.empty((2, _BLOCK)), np.empty((3, _BLOCK), np.int64))
         self._life_cycle = LifeCycle(mix, stream_key(seed, Stream.KIND), stream_key(seed, Stream.FOLLOW_UP), ring)
 
     @property
@@ -105,6 +107,7 @@ class Workload:
             self._table,
             *self._follow_ups,
             *self._remembered,
+            *self._scratch,
         )
         if recorded is not None:
             for field, values in recorded.fields():
@@ -113,7 +116,7 @@ class Workload:
         self._life_cycle.apply(batch)
 
 
-# Invariant: each record is written from its own id alone.
+# Invariant: each record is written from its own id alone. Ids are consecutive, so it need not be read.
 @kernel
 def _draw(
     batch: NDArray[Any],
@@ -129,18 +132,29 @@ def _draw(
     follow_up_key: np.uint64,
     kind_below: float,
     taken_below: float,
+    floats: NDArray[np.float64],
+    integers: NDArray[np.int64],
 ) -> None:
-    for k in range(batch.size):
-        number = np.int64(batch[k]["id"]) - 1
+    normals, tails = floats[0], floats[1]
+    payers, minor, places = integers[0], integers[1], integers[2]
+    for start in range(0, batch.size, _BLOCK):
+        count = min(batch.size - start, _BLOCK)
+        first = int64(batch[start]["id"]) - 1
         if sigma > 0.0:
-            batch[k]["amount_minor"] = amount_of(mu, sigma, uniform(ticket_key, number))
+            amounts(mu, sigma, ticket_key, first, normals[:count], tails[:count], places[:count], minor[:count])
         else:
-            batch[k]["amount_minor"] = mean_minor
+            minor[:count] = mean_minor
         # u < 1, and u · n rounded to a float64 stays below n for every n up to 2^32 (u is an odd multiple of 2^-53).
-        batch[k]["payer"] = np.int64(uniform(payer_key, number) * customers)
-        if (
-            kind_below > 1.0
-            or (kind_below > 0.0 and uniform(kind_key, number) < kind_below)
-            or (taken_below > 0.0 and uniform(follow_up_key, number) < taken_below)
-        ):
-            batch[k]["payee"] = customers + pick(table, uniform(payee_key, number))
+        for k in range(count):
+            payers[k] = np.int64(uniform(payer_key, first + k) * customers)
+        for k in range(count):
+            batch[start + k]["amount_minor"] = minor[k]
+            batch[start + k]["payer"] = payers[k]
+        if kind_below > 0.0 or taken_below > 0.0:
+            for k in range(count):
+                if (
+                    kind_below > 1.0
+                    or (kind_below > 0.0 and uniform(kind_key, first + k) < kind_below)
+                    or (taken_below > 0.0 and uniform(follow_up_key, first + k) < taken_below)
+                ):
+                    batch[start + k]["payee"] = customers + pick(table, uniform(payee_key, first + k))
