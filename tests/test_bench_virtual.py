@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from simulator.bench import virtual as bench
-from simulator.engine.virtual.fast import is_plain, suits
 from simulator.engine.virtual.model import compile_scenario
+from simulator.engine.virtual.simulation import Engine, engine_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,10 +31,9 @@ def test_the_figures_are_of_what_they_are_called(tmp_path: Path) -> None:
 
 
 def test_two_choices_are_of_the_simplest_kind_and_the_full_model_has_clients_that_act() -> None:
-    assert is_plain(compile_scenario(bench.fleet(100, 1_000)))
+    assert engine_for(compile_scenario(bench.fleet(100, 1_000))) is Engine.DIRECT
     full = bench.fleet(100, 1_000, full=True)
-    assert not is_plain(compile_scenario(full))
-    assert suits(compile_scenario(full))
+    assert engine_for(compile_scenario(full)) is Engine.FAST
     assert full.client.timeout
     assert full.client.retries
 

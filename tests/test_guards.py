@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from simulator.engine.virtual.fast import suits
 from simulator.engine.virtual.model import compile_scenario
-from simulator.engine.virtual.simulation import simulate
+from simulator.engine.virtual.simulation import Engine, engine_for, simulate
 from simulator.engine.virtual.tally import Count
 from simulator.scenario.model import Scenario
 from simulator.transaction import Kind, Reason, Status
@@ -121,9 +120,9 @@ def test_envoys_budget_caps_the_retries_that_wait_or_are_in_flight() -> None:
 
 
 def test_the_fast_path_leaves_guarded_nodes_to_the_general_engine() -> None:
-    assert suits(compile_scenario(_scenario({})))
+    assert engine_for(compile_scenario(_scenario({}))) is not Engine.GENERAL
     for guard in ("admission", "concurrency"):
-        assert not suits(compile_scenario(_scenario({guard: {}})))
+        assert engine_for(compile_scenario(_scenario({guard: {}}))) is Engine.GENERAL
 
 
 def test_a_killed_node_forgets_what_its_limit_had_learnt() -> None:

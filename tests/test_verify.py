@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from simulator.balancer import policy
-from simulator.engine.virtual import fast, stations
+from simulator.engine.virtual import direct, stations
 from simulator.engine.virtual.simulation import Results
 from simulator.engine.virtual.stations import Observed, Queue, observe
 from simulator.measure.windows import SparseHistograms, WindowHistograms
@@ -177,22 +177,22 @@ def test_an_answer_that_the_tallies_miss_is_caught(monkeypatch: pytest.MonkeyPat
         ("node_sent", "nodes: "), ("node_times", "nodes: "), ("node_busy_ns", "∫ number dt"), ("node_queue_ns", "∫ number dt"),
     ],
 )  # fmt: skip
-def test_on_the_fast_path_an_array_that_is_off_by_one_unbalances_the_books(
+def test_on_the_direct_path_an_array_that_is_off_by_one_unbalances_the_books(
     monkeypatch: pytest.MonkeyPatch, array: str, found: str
 ) -> None:
-    whole = fast.complete
+    whole = direct.complete
     seen: list[Results] = []
     tallies = Results.tallies
 
-    def spoiled(virtual: Virtual, *, plain: bool) -> None:
+    def spoiled(virtual: Virtual) -> None:
         getattr(virtual, array)[0, 0] += 1
-        whole(virtual, plain=plain)
+        whole(virtual)
 
     def kept(self: Results) -> Tallies:
         seen.append(self)
         return tallies(self)
 
-    monkeypatch.setattr(fast, "complete", spoiled)
+    monkeypatch.setattr(direct, "complete", spoiled)
     monkeypatch.setattr(Results, "tallies", kept)
     observe(case_queue(), customers=2_000)
     assert any(found in text for text in seen[0].unbalanced())

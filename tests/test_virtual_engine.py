@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from virtual_reference import Reference
 
 from simulator.balancer.policy import settings_of
-from simulator.engine.virtual.fast import is_plain, suits
 from simulator.engine.virtual.model import compile_unit
-from simulator.engine.virtual.simulation import Simulation
+from simulator.engine.virtual.simulation import Engine, Results, Simulation, engine_for
 from simulator.engine.virtual.tally import Count
 from simulator.fault.schedule import Fault, Strike
 from simulator.scenario.client import Client
@@ -130,12 +129,12 @@ def _batches(draw: st.DrawFn) -> NDArray[np.void]:
 
 
 def _simulate(
-    setup: Setup, batch: NDArray[np.void], cuts: list[int] | None = None, shift: float = 1e6, *, fast: bool = False,
+    setup: Setup, batch: NDArray[np.void], cuts: list[int] | None = None, shift: float = 1e6, *, engine: Engine = Engine.GENERAL,
     scale: int = 1,
 ) -> Results:  # fmt: skip
     # Many windows, so that histograms have to be asked for in the middle of it.
     edges = np.array([*range(0, 150_000 * scale, 5_000 * scale), 2**61], np.int64)
-    simulation = Simulation(setup, edges, events_per_s=shift, traced=len(batch), by_fast_path=fast)
+    simulation = Simulation(setup, edges, arrivals_per_s=shift, traced=len(batch), engine=engine)
     places = [0, *sorted(cut % (len(batch) + 1) for cut in cuts or []), len(batch)]
     for start, stop in pairwise(places):
         simulation.step(batch[start:stop])
@@ -244,12 +243,11 @@ def _alike(general: Results, fast: Results) -> None:
     cuts=st.lists(st.integers(0, 10_000), max_size=3),
     rate=st.sampled_from([1e5, 1e12]),
 )
-def test_the_simplest_fast_path_gives_what_the_general_engine_gives(
+def test_the_direct_path_gives_what_the_general_engine_gives(
     setup: Setup, batch: NDArray[np.void], cuts: list[int], rate: float
 ) -> None:
-    assert is_plain(setup)
-    assert suits(setup)
-    _alike(_simulate(setup, batch), _simulate(setup, batch, cuts, rate, fast=True))
+    assert engine_for(setup) is Engine.DIRECT
+    _alike(_simulate(setup, batch), _simulate(setup, batch, cuts, rate, engine=Engine.DIRECT))
 
 
 SCALE = (
@@ -314,10 +312,10 @@ def test_the_fast_path_gives_what_the_general_engine_gives_also_where_clients_ac
 ) -> None:
     setup, batch = drawn
     if setup.drain_ns < setup.model.shard_ns:
-        assert not suits(setup)
+        assert engine_for(setup) is Engine.GENERAL
         return
-    assert suits(setup)
-    _alike(_simulate(setup, batch, scale=SCALE), _simulate(setup, batch, cuts, rate, fast=True, scale=SCALE))
+    assert engine_for(setup) is not Engine.GENERAL
+    _alike(_simulate(setup, batch, scale=SCALE), _simulate(setup, batch, cuts, rate, engine=Engine.FAST, scale=SCALE))
 
 
 def test_answers_that_wait_for_their_histogram_come_before_the_next_time_out() -> None:
@@ -334,8 +332,8 @@ def test_answers_that_wait_for_their_histogram_come_before_the_next_time_out() -
     batch["id"], batch["kind"], batch["amount_minor"] = np.arange(1, 4), 1, 100
     batch["intended_ns"] = [0, 300_000_000, 600_000_000]
     found = []
-    for fast in (False, True):
-        simulation = Simulation(setup, np.array([0, 500_000_000, 2**61], np.int64), traced=3, by_fast_path=fast)
+    for engine in (Engine.GENERAL, Engine.FAST):
+        simulation = Simulation(setup, np.array([0, 500_000_000, 2**61], np.int64), traced=3, engine=engine)
         simulation.step(batch)
         found.append(simulation.finish())
     assert found[0].trace["done_ns"].tolist() == [800_000_000, 1_100_000_000, 900_000_000]

@@ -20,7 +20,7 @@ import numpy as np
 from simulator.arrivals.build import build_rate
 from simulator.arrivals.process import Poisson
 from simulator.engine.virtual.model import compile_scenario
-from simulator.engine.virtual.simulation import Simulation
+from simulator.engine.virtual.simulation import BLOCK, Simulation
 from simulator.engine.virtual.stations import Customers
 from simulator.engine.virtual.tally import Count
 from simulator.report.export import environment
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from simulator.engine.wall import Source
 
 SCHEMA = 1
-_BLOCK = 8_192
 _RHO = 0.9
 _RHO_FULL = 0.7
 _RATE_PER_S = 1_000_000
@@ -143,11 +142,11 @@ def run(scenario: Scenario, *, bare: bool = False) -> tuple[float, float, float]
 
     With `bare` they are customers without accounts and amounts, as SimPy's and Ciw's are.
     """
-    block = np.zeros(_BLOCK, TRANSACTION)
+    block = np.zeros(BLOCK, TRANSACTION)
     duration_ns = scenario.duration_ns or 0
     edges = np.arange(0, duration_ns + 200_000_000, max(100_000_000, duration_ns // 100), dtype=np.int64)
     rate = build_rate(scenario)
-    simulation = Simulation(compile_scenario(scenario), np.append(edges, 2**61), events_per_s=2.0 * rate.peak()[0])
+    simulation = Simulation(compile_scenario(scenario), np.append(edges, 2**61), arrivals_per_s=rate.peak()[0])
     customers = Customers(Poisson(rate, scenario.seed), (1.0,), scenario.seed, int(2 * rate.total) + 1_000)
     source: Source = customers if bare else build_source(scenario, payees=False)
     began = time.process_time()

@@ -16,7 +16,7 @@ import numpy as np
 
 from simulator.arrivals.build import build_rate
 from simulator.engine.virtual.model import compile_scenario
-from simulator.engine.virtual.simulation import BLOCK, NODES_APART, Simulation, open_windows
+from simulator.engine.virtual.simulation import BLOCK, NODES_APART, Engine, Simulation, open_windows
 from simulator.engine.virtual.tally import Count, Virtual, open_virtual
 from simulator.fault.schedule import Fault, Schedule
 from simulator.kernel import int64, kernel
@@ -53,8 +53,7 @@ class Part:
         ended_ns: when the last thing happened.
         unbalanced: where customers do not add up.
         cpu_s: what its process used since the unit before it was done; of several, the first bears what they share.
-        fast: whether it took the fast path, and
-        plain: of that, the simplest.
+        engine: what ran it.
     """
 
     unit: int
@@ -67,8 +66,7 @@ class Part:
     ended_ns: int
     unbalanced: list[str]
     cpu_s: float
-    fast: bool
-    plain: bool
+    engine: Engine
 
 
 LOSS = np.dtype([("unit", "<i8"), ("from_ns", "<i8"), ("until_ns", "<i8")])  # while its payers go to the other units
@@ -150,8 +148,7 @@ def simulate_units(
     nodes = setups[0].model.nodes
     together = open_windows(grid_ns, nodes) if len(units) > 1 and nodes > NODES_APART else None
     simulations = [
-        Simulation(setup, grid_ns, events_per_s=max(4.0 * peak_per_s / count, 1.0), windows=together)
-        for setup in setups
+        Simulation(setup, grid_ns, arrivals_per_s=max(peak_per_s / count, 1.0), windows=together) for setup in setups
     ]
     source = build_source(scenario, payees=scenario.balancer.hash.key == "payee")
     losses = failovers(scenario, int(rate.duration_s * 1e9))
@@ -187,7 +184,7 @@ def _part(unit: int, results: Results, cpu_s: float, simulation: Simulation) -> 
     return Part(
         unit, results.virtual, results.measured, results.node_in_flight_max, results.shard_in_flight_max,
         fleet.events[: min(int(fleet.event_count[0]), len(fleet.events))].copy(), int(fleet.event_count[0]),
-        results.ended_ns, results.unbalanced(), cpu_s, simulation.fast, simulation.plain,
+        results.ended_ns, results.unbalanced(), cpu_s, simulation.engine,
     )  # fmt: skip
 
 
@@ -204,8 +201,7 @@ class Whole:
     ended_ns: int
     unbalanced: list[str]
     cpu_s: float
-    fast: bool  # every unit took the fast path
-    plain: bool  # and that of the simplest kind
+    engine: Engine  # the most general that a unit needed
 
     def count(self, which: Count) -> int:
         """One of the counts, summed over the units."""
@@ -262,8 +258,7 @@ def put_together(parts: Sequence[Part], units: int, windows: int) -> Whole:
         ended_ns=max(part.ended_ns for part in parts),
         unbalanced=[text if units == 1 else f"unit {part.unit}: {text}" for part in parts for text in part.unbalanced],
         cpu_s=sum(part.cpu_s for part in parts),
-        fast=all(part.fast for part in parts),
-        plain=all(part.plain for part in parts),
+        engine=max((part.engine for part in parts), key=list(Engine).index),
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.engine.virtual.simulation import Engine
 from simulator.engine.virtual.tally import Count, Station, coarse_middles_ns
 from simulator.measure import grid
 from simulator.report.events import health_events
@@ -76,7 +77,8 @@ def sections(
             "transactions_per_real_s": round(sent / took_s, 1) if took_s else None,
             "faster_than_real": round(whole.ended_ns / 1e9 / took_s, 3) if took_s else None,
             "processes": processes,
-            "fast_path": whole.fast,
+            "engine": whole.engine.value,
+            "fast_path": whole.engine is not Engine.GENERAL,
         },
         "platform": _platform(scenario),
         "over_capacity": over_capacity(platform, tallies, released_s),

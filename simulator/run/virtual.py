@@ -22,6 +22,7 @@ from simulator.audit.virtual import audit_virtual
 from simulator.balancer.behaviour import describe
 from simulator.engine.units import INSIDE, MADE, NOW_NS, PROGRESS, SETTLED, Part, Whole, put_together, simulate_units
 from simulator.engine.virtual.records import MAIL_KEPT
+from simulator.engine.virtual.simulation import Engine
 from simulator.engine.virtual.tally import Count, fill
 from simulator.errors import BackendError, ScenarioError, SimError
 from simulator.fault.schedule import Schedule
@@ -168,7 +169,7 @@ class VirtualRun:
             view.update(self._snapshot("auditing"))
         whole = put_together(self.parts, self.scenario.fleet.units, len(self.grid_ns) - 1)
         self.parts = []
-        audit = audit_virtual(whole.virtual, whole.unbalanced, by_construction=whole.plain).to_dict()
+        audit = audit_virtual(whole.virtual, whole.unbalanced, by_construction=whole.engine is Engine.DIRECT).to_dict()
         tallies = _tallies(whole, self.grid_ns)
         with whoever_listens():
             view.update(self._snapshot("reporting"))

@@ -88,7 +88,7 @@ def station(
     name: str, queue: Queue, expected: Mapping[Measure, tuple[str, float]], customers: float, precision: float = 0.03,
     warm_up: float = _WARM_UP, *, general: bool = False,
 ) -> Case:  # fmt: skip
-    """A case that observes one queue; `general`: on the general engine, where the fast path would do."""
+    """A case that observes one queue; `general`: on the general engine, where a faster one would do."""
 
     def simulate(seed: int, number: int) -> Sample:
         seen = observe(queue, customers=number, warm_up=int(warm_up * number), seed=seed, general=general)

@@ -5,9 +5,8 @@ there before it (D. V. Lindley, "The Theory of Queues with a Single Server", 195
 the Theory of Queues with Many Servers", 1955, for c), and its departure from its shard from those that left their nodes before
 it. What is left of the event list:
 
-* *departures* from nodes, in order of time, because the shards serve in that order;
-* *answers* to clients. Between two picks they only count down what is in flight, so their order among themselves does not matter:
-  a wheel of unsorted buckets is enough, and no heap is needed;
+* *departures* from nodes, in order of time, because the shards serve in that order, and *answers* to clients. They decide
+  nothing, and wait together in an `agenda`;
 * what decides something, one after the other: arrivals, refusals on their way back (in order, their way takes a constant time),
   time-outs (in the order in which they were set) and retries whose backoff is over (a heap: they are few).
 
@@ -28,8 +27,22 @@ from simulator.balancer.backoff import backoff_ns
 from simulator.balancer.budget import RETRY, deposit, withdraw
 from simulator.balancer.choose import AGAIN, REDRAWN, choose, note_answered, note_sent
 from simulator.balancer.draw import below
-from simulator.balancer.fleet import Load, Rule
-from simulator.engine.virtual import calendar as cal
+from simulator.balancer.fleet import Rule
+from simulator.engine.virtual.agenda import next_ns, open_agenda, put, take
+from simulator.engine.virtual.ahead import (
+    DRAWN,
+    SERVICE_NS,
+    SHARD,
+    draw,
+    flush,
+    foreseeable,
+    serve,
+    take_hash,
+    take_worker,
+    unserve,
+    window_of,
+)
+from simulator.engine.virtual.calendar import ENTRY, heap_pop, heap_push
 from simulator.engine.virtual.general import (
     ACTIVE,
     ENDED,
@@ -43,8 +56,17 @@ from simulator.engine.virtual.general import (
     WINDOW,
     add_hash,
 )
-from simulator.engine.virtual.model import FCFS, NODE_TIMES, SHARD_TIMES
-from simulator.engine.virtual.records import APPLIED, DOUBT, IN_DOUBT, NEVER_NS, NONE, RETRIED, SETTLED, Answer
+from simulator.engine.virtual.model import NODE_TIMES, SHARD_TIMES
+from simulator.engine.virtual.records import (
+    APPLIED,
+    DOUBT,
+    IN_DOUBT,
+    NEVER_NS,
+    NONE,
+    RETRIED,
+    SETTLED,
+    Answer,
+)
 from simulator.engine.virtual.service import draw_ns
 from simulator.engine.virtual.tally import (
     AREA_NS,
@@ -57,17 +79,16 @@ from simulator.engine.virtual.tally import (
     coarse_index,
     shift_level,
 )
-from simulator.engine.virtual.wheel import look_ahead, put, take_due
 from simulator.kernel import fused, inlined, int64, kernel, prefetch
 from simulator.measure.histogram import index_of
-from simulator.seeds import bits, mix
+from simulator.seeds import bits
 from simulator.transaction import Kind, Reason, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulator.balancer.fleet import Fleet, Settings
-    from simulator.engine.virtual.calendar import Calendar
+    from simulator.engine.virtual.agenda import Agenda
     from simulator.engine.virtual.model import Model, Setup
     from simulator.engine.virtual.tally import Virtual
 
@@ -99,7 +120,6 @@ assert ROW.itemsize == 64, ROW.itemsize  # noqa: PLR2004, S101  a cache line
 # States. A retry in its backoff has none.
 AWAITED, INSIDE, SERVED, REFUSED, FIRST_THERE, ON_THE_WAY = 1, 2, 4, 8, 16, 32
 
-_PLAIN_RULES = (Rule.RANDOM, Rule.ROUND_ROBIN, Rule.DRAWS, Rule.DISTINCT, Rule.SCAN, Rule.AFFINITY)
 _MOST_QUEUED = 1 << 24  # begin times kept for queue limits: 128 MiB, of which only long queues touch much
 
 _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
@@ -125,15 +145,12 @@ _MANY = 512  # nodes that no longer fit the nearest caches
 _AHEAD = 6  # arrivals
 _DRAWS, _RANDOM = int(Rule.DRAWS), int(Rule.RANDOM)
 
-DRAWN = 256  # arrivals whose draws are made at once
 LATE = 16  # answers between asking for a histogram's cache line and using it; a power of two
 
 _ARRIVAL, _TIMER, _RETRY, _REFUSAL, _END = range(5)
 
 # Scalars of the fast path, in `Fast.at`.
-FREE_ROWS, FREE_LIVE, FREE_ATTEMPTS, CAME, GONE, REFUSED_HEAD, REFUSED_TAIL, RETRYING, LATE_AT, DUE, TAKEN, MOST = (
-    range(12)
-)
+FREE_ROWS, FREE_LIVE, FREE_ATTEMPTS, CAME, GONE, REFUSED_HEAD, REFUSED_TAIL, RETRYING, LATE_AT, MOST = range(10)
 
 
 class Fast(NamedTuple):
@@ -141,26 +158,24 @@ class Fast(NamedTuple):
 
     rows: NDArray[np.void]  # (R,) ROW
     free: NDArray[np.int32]  # (R,) a stack of free rows
-    at: NDArray[np.int64]  # (12,) see above
+    at: NDArray[np.int64]  # (10,) see above
     free_ns: NDArray[
         np.int64
     ]  # (nodes, workers): when each worker is free, a heap a node; of one worker `touched_ns` says it
     begins: NDArray[np.int64]  # (nodes, queue): when the last that had to wait begin; a ring a node (`head`, `waiting`)
     came: NDArray[np.int64]  # (C, 2) when, and to which node: attempts on their way to nodes, a ring
-    drawn: NDArray[np.int64]  # (DRAWN, 2) service time at speed 1 and shard of the next arrivals
+    drawn: NDArray[np.int64]  # (3, DRAWN) see `ahead.draw`
     late: NDArray[np.int64]  # (LATE, 2) node and bucket of the last answers, counted a little later: see `_ok`
-    due: NDArray[np.int32]  # (R,) rows that have come out of a wheel
-    come: NDArray[np.int32]  # (R,) the same of answers, of which TAKEN … DUE are still to be taken in
-    answers: Calendar  # its `near` is not used
-    departures: Calendar  # its `near` holds the retries in their backoff
+    agenda: Agenda  # departures from nodes, and answers
+    retries: NDArray[np.void]  # (R,) ENTRY, a heap: in their backoff
     sent: NDArray[np.int64]  # (nodes,) attempts in this window
 
 
-def open_fast(setup: Setup, events_per_s: float) -> Fast:
-    """Nothing is under way; the guess of events a second is for the wheels' width, which stays."""
+def open_fast(setup: Setup, arrivals_per_s: float) -> Fast:
+    """Nothing is under way; the guess of arrivals a second is for the agenda."""
     model = setup.model
     size = setup.in_flight + (setup.attempt_rows if model.retries else 0)
-    at = np.zeros(12, np.int64)
+    at = np.zeros(10, np.int64)
     at[FREE_ROWS], at[FREE_LIVE], at[FREE_ATTEMPTS] = size, setup.in_flight, setup.attempt_rows
     at[MOST] = setup.in_flight
     at[REFUSED_HEAD] = at[REFUSED_TAIL] = NONE
@@ -171,14 +186,12 @@ def open_fast(setup: Setup, events_per_s: float) -> Fast:
         free=np.arange(size - 1, -1, -1, dtype=np.int32),
         at=at,
         free_ns=np.zeros((model.nodes, model.workers), np.int64),
-        begins=np.zeros((model.nodes, model.queue if _limited(setup) and not is_plain(setup) else 1), np.int64),
+        begins=np.zeros((model.nodes, model.queue if _limited(setup) else 1), np.int64),
         came=np.zeros((1 << (size - 1).bit_length() if model.client_ns else 1, 2), np.int64),
-        drawn=np.zeros((DRAWN, 2), np.int64),
+        drawn=np.zeros((3, DRAWN), np.int64),
         late=np.zeros((LATE, 2), np.int64),
-        due=np.zeros(size if two else 1, np.int32),
-        come=np.zeros(size, np.int32),
-        answers=cal.open_calendar(size, events_per_s, servers),
-        departures=cal.open_calendar(size if two or model.retries else 1, events_per_s, 2 * servers),
+        agenda=open_agenda(size, (2.0 if two else 1.0) * arrivals_per_s, servers),
+        retries=np.zeros(size + 1 if model.retries else 1, ENTRY),
         sent=np.zeros(model.nodes, np.int64),
     )
 
@@ -193,80 +206,14 @@ def _limited(setup: Setup) -> bool:
 
 
 def suits(setup: Setup) -> bool:
-    """Whether a unit is simple enough: first come first served, nothing strikes, a policy that knows requests in flight alone."""
-    model, settings = setup.model, setup.settings
-    return (
-        model.discipline == FCFS and not (model.batched or model.depends or len(model.faults))
-        and not (model.deadline_ns or model.hedges or model.cancel)
-        and settings.load == Load.IN_FLIGHT and settings.rule in _PLAIN_RULES
-        and setup.drain_ns >= model.shard_ns  # else what is on its way to a shard at the end is not told from what is there
-        and not (settings.weighted or settings.slow_ns or settings.update_ns or settings.aperture_ns)
-        and not (settings.outlier or model.talks or setup.guards.on)
-        and (is_plain(setup) or not _limited(setup) or model.nodes * model.queue <= _MOST_QUEUED)
-    )  # fmt: skip
-
-
-def is_plain(setup: Setup) -> bool:
-    """Whether a unit that suits is of the simplest kind: one step, and clients that only wait."""
+    """Whether a unit is simple enough."""
     model = setup.model
-    return not (model.staged or model.client_ns or model.timeout_ns or model.retries)
-
-
-@inlined
-def _spread(
-    area: NDArray[np.int64], edges: NDArray[np.int64], window: int, n: int, start: int, stop: int, sign: int
-) -> None:
-    """Shares [start, stop) out among the windows, from `window` on, in which `start` lies or that is before it."""
-    last = edges.shape[0] - 2
-    if stop <= edges[window + 1] or window == last:
-        area[window, n] += sign * (stop - start)
-    else:
-        w = window
-        at = start
-        while at < stop:
-            while w < last and at >= edges[w + 1]:
-                w += 1
-            until = stop if w == last else min(stop, edges[w + 1])
-            area[w, n] += sign * (until - at)
-            at = until
-
-
-@inlined
-def _take_worker(free_ns: NDArray[np.int64], n: int, until_ns: int) -> None:
-    """The worker that is free first is busy until then: the top of the node's heap is replaced."""
-    workers = free_ns.shape[1]
-    i = 0
-    while True:
-        child = 2 * i + 1
-        if child >= workers:
-            break
-        if child + 1 < workers and free_ns[n, child + 1] < free_ns[n, child]:
-            child += 1
-        if until_ns <= free_ns[n, child]:
-            break
-        free_ns[n, i] = free_ns[n, child]
-        i = child
-    free_ns[n, i] = until_ns
-
-
-@inlined
-def _window_of(edges: NDArray[np.int64], window: int, time_ns: int) -> int:
-    """The window of a time, looked for from one nearby."""
-    last = edges.shape[0] - 2
-    while window < last and time_ns >= edges[window + 1]:
-        window += 1
-    while window > 0 and time_ns < edges[window]:
-        window -= 1
-    return window
-
-
-@kernel
-def _take_hash(digests: NDArray[np.uint64], row: int, number: np.uint64) -> None:
-    """Takes back what `add_hash` has added."""
-    low = mix(number + np.uint64(0x9E3779B97F4A7C15))
-    before = digests[row, 0]
-    digests[row, 0] = before - low
-    digests[row, 1] -= mix(low ^ np.uint64(0xE7037ED1A0B428DB) ^ number) + np.uint64(before < low)
+    return (
+        foreseeable(setup)
+        and setup.drain_ns
+        >= model.shard_ns  # else what is on its way to a shard at the end is not told from what is there
+        and (not _limited(setup) or model.nodes * model.queue <= _MOST_QUEUED)
+    )
 
 
 @fused
@@ -314,7 +261,7 @@ def _ok(
     row = rows[q]
     kind = int64(row["kind"])
     took = done - row["sent_ns"]
-    window = _window_of(edges, ctl[WINDOW], done)
+    window = window_of(edges, ctl[WINDOW], done)
     place = n if response.shape[2] > 1 else 0
     response[slots[row["window"]], kind - 1, place, index_of(took)] += 1
     # With thousands of nodes this line is in no cache near by: it is asked for now, and counted `LATE` answers later.
@@ -344,11 +291,11 @@ def _ok(
 @fused
 def _stop_awaiting(
     model: Model, rows: NDArray[np.void], nodes: NDArray[np.void], ctl: NDArray[np.int64], settings: Settings, fleet: Fleet,
-    r: int, now: int, good: int, plain: bool,  # noqa: FBT001  a constant where it is merged
+    r: int, now: int, good: int,
 ) -> None:  # fmt: skip
     """The client waits for an attempt no longer, and its balancer is told so."""
     row = rows[r]
-    if not plain and model.timeout_ns:
+    if model.timeout_ns:
         older, newer = int64(row["older"]), int64(row["newer"])
         if older == NONE:
             ctl[LATE_HEAD] = newer
@@ -358,11 +305,10 @@ def _stop_awaiting(
             ctl[LATE_TAIL] = older
         else:
             rows[newer]["older"] = older
-    if not plain:
-        row["state"] &= ~AWAITED
-        ctl[ACTIVE] -= 1
-        if row["number"] > 0:
-            ctl[ACTIVE + RETRIED] -= 1
+    row["state"] &= ~AWAITED
+    ctl[ACTIVE] -= 1
+    if row["number"] > 0:
+        ctl[ACTIVE + RETRIED] -= 1
     n = int64(row["node"])
     nodes[n]["flight"] -= 1
     note_answered(settings, fleet, int64(row["balancer"]), n, now, now - row["sent_ns"], good)
@@ -416,8 +362,7 @@ def _apply(rows: NDArray[np.void], virtual: Virtual, r: int, q: int) -> None:
 
 @fused
 def _depart(
-    model: Model, fast: Fast, nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64],
-    virtual: Virtual, r: int, end_ns: int,
+    model: Model, fast: Fast, nodes: NDArray[np.void], shards: NDArray[np.void], virtual: Virtual, r: int, end_ns: int,
 ) -> None:  # fmt: skip
     """An attempt leaves its node: the next such of its shard's. When its answer reaches the client is known now."""
     rows = fast.rows
@@ -447,43 +392,32 @@ def _depart(
     else:
         back = now + model.client_ns
     row["time_ns"] = back
-    put(fast.answers, rows, ctl, r, back)
+    put(fast.agenda, rows, r, back, now)
 
 
 @fused
 def _answered(
     model: Model, fast: Fast, nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64], settings: Settings,
     fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64],
-    trace: NDArray[np.void], r: int, plain: bool,  # noqa: FBT001  a constant where it is merged
+    trace: NDArray[np.void], r: int,
 ) -> None:  # fmt: skip
     """The answer to an attempt reaches its client."""
     rows = fast.rows
     row = rows[r]
     now = row["time_ns"]
     n = int64(row["node"])
-    q = r if plain else int64(row["root"])
-    if plain or row["state"] & SERVED:  # one step: it leaves its node at this very instant
-        if plain:  # as many are at a node as are in flight
-            shift_level(virtual.levels, int64(nodes[n]["flight"]), -1)
-        else:
-            shift_level(virtual.levels, int64(nodes[n]["working"]), -1)
-            nodes[n]["working"] -= 1
-            virtual.little[_NODES, LEFT] += 1
-            _apply(rows, virtual, r, q)
+    q = int64(row["root"])
+    if row["state"] & SERVED:  # one step: it leaves its node at this very instant
+        shift_level(virtual.levels, int64(nodes[n]["working"]), -1)
+        nodes[n]["working"] -= 1
+        virtual.little[_NODES, LEFT] += 1
+        _apply(rows, virtual, r, q)
     elif model.staged:
         virtual.little[_SHARDS, LEFT] += 1
         virtual.little[_SHARDS, AREA_NS] += now - model.shard_ns - model.client_ns
     ctl[NOW] = max(ctl[NOW], now)
-    if plain:
-        _stop_awaiting(model, rows, nodes, ctl, settings, fleet, r, now, 1, plain)
-        _ok(rows, fast, edges, virtual, response, slots, trace, shards, ctl, q, n, now)
-        row["id"] = 0
-        fast.free[fast.at[FREE_ROWS]] = r
-        fast.at[FREE_ROWS] += 1
-        fast.at[FREE_LIVE] += 1
-        return
     if row["state"] & AWAITED:
-        _stop_awaiting(model, rows, nodes, ctl, settings, fleet, r, now, 1, plain)
+        _stop_awaiting(model, rows, nodes, ctl, settings, fleet, r, now, 1)
         _ok(rows, fast, edges, virtual, response, slots, trace, shards, ctl, q, n, now)
         rows[q]["flags"] |= SETTLED | OK_FLAG
     else:
@@ -492,51 +426,24 @@ def _answered(
     _free(fast, virtual, r)
 
 
-@fused
-def _draw(batch: NDArray[np.void], first: int, stop: int, model: Model, drawn: NDArray[np.int64]) -> None:
-    """What of the next arrivals depends on themselves alone.
-
-    In a loop of its own, because a logarithm takes long and nothing waits for it here: the processor works on several at once,
-    which the branches of the main loop would not let it.
-    """
-    units, shards = np.uint64(model.units), np.uint64(model.shards)
-    for i in range(min(stop - first, DRAWN)):
-        index = int64(batch[first + i]["id"]) * INDEX
-        drawn[i, 0] = draw_ns(model.times, NODE_TIMES, model.tables, model.node_key, index)
-        drawn[i, 1] = int64(np.uint64(batch[first + i]["payer"]) // units % shards)
-
-
 @kernel
-def flush(fast: Fast, nodes: NDArray[np.void], virtual: Virtual, window: int) -> None:
-    """Gives a window what its nodes have counted: attempts and areas."""
-    for n in range(nodes.shape[0]):
-        virtual.node_sent[window, n] += fast.sent[n]
-        virtual.node_queue_ns[window, n] += nodes[n]["queue_area"]
-        virtual.node_busy_ns[window, n] += nodes[n]["busy_area"]
-        fast.sent[n] = 0
-        nodes[n]["queue_area"] = 0
-        nodes[n]["busy_area"] = 0
-
-
-@fused
-def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
+def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
     batch: NDArray[np.void], start: int, stop: int, last: int, end_ns: int, model: Model, fast: Fast,
     nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64], budgets: NDArray[np.float64], settings: Settings,
     fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64],
-    trace: NDArray[np.void], plain: bool,  # noqa: FBT001  a constant where it is merged
+    trace: NDArray[np.void],
 ) -> int:  # fmt: skip
-    """See `run` and `run_plain`."""
+    """Runs batch[start:stop]; with `last` then what is left, until `end_ns`. Returns as `general.run` does."""
     rows = fast.rows
     counts = virtual.counts
     little = virtual.little
     at = fast.at
-    two_steps = not plain and (model.staged > 0 or model.client_ns > 0)
-    delayed = not plain and model.client_ns > 0
-    impatient = not plain and model.timeout_ns > 0
-    limited = not plain and (fast.begins.shape[1] == model.queue or model.queue == 0)
+    two_steps = model.staged > 0 or model.client_ns > 0
+    delayed = model.client_ns > 0
+    impatient = model.timeout_ns > 0
+    limited = fast.begins.shape[1] == model.queue or model.queue == 0
     came_mask = fast.came.shape[0] - 1
-    many = model.nodes > _MANY
-    drawn_ahead = many and (settings.rule == _DRAWS or settings.rule == _RANDOM)
+    drawn_ahead = model.nodes > _MANY and (settings.rule == _DRAWS or settings.rule == _RANDOM)
     ctl[NEED] = NONE
     position = start
     drawn_from = start
@@ -555,8 +462,8 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             if t <= now:
                 now = t
                 event = _TIMER
-        if not plain and at[RETRYING] > 0 and fast.departures.near[0]["time_ns"] <= now:
-            now = fast.departures.near[0]["time_ns"]
+        if at[RETRYING] > 0 and fast.retries[0]["time_ns"] <= now:
+            now = fast.retries[0]["time_ns"]
             event = _RETRY
         if delayed and at[REFUSED_HEAD] != NONE and rows[at[REFUSED_HEAD]]["time_ns"] <= now:
             now = rows[at[REFUSED_HEAD]]["time_ns"]
@@ -565,8 +472,6 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             now = end_ns
             event = _END
         # ---- all that only follows, until then ----
-        if many:
-            look_ahead(fast.answers, rows, nodes, now)
         if drawn_ahead and position + _AHEAD < stop:
             word = bits(model.balancer_key, int64(batch[position + _AHEAD]["id"]) * INDEX)
             prefetch(nodes, (int64(below(word, model.nodes)),))
@@ -578,27 +483,18 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                 shift_level(virtual.levels, int64(nodes[n]["working"]), 1)
                 nodes[n]["working"] += 1
                 at[GONE] += 1
-        if two_steps:
-            found = take_due(fast.departures, rows, fast.due, now, True)  # noqa: FBT003  a constant for the compiler
-            for i in range(found):
-                _depart(model, fast, nodes, shards, ctl, virtual, int64(fast.due[i]), end_ns)
-            counts[_EVENTS] += found
-        resumed = at[TAKEN] < at[DUE]
-        if not resumed:
-            at[TAKEN] = 0
-            at[DUE] = take_due(fast.answers, rows, fast.come, now, False)  # noqa: FBT003  as above
-            counts[_EVENTS] += at[DUE]
-        while at[TAKEN] < at[DUE]:
-            r = int64(fast.come[at[TAKEN]])
-            if slots[rows[r]["window"]] < 0 and (plain or rows[r]["state"] & AWAITED):
+        while next_ns(fast.agenda) <= now:
+            r = take(fast.agenda, rows)
+            if two_steps and rows[r]["state"] & SERVED:
+                counts[_EVENTS] += 1
+                _depart(model, fast, nodes, shards, virtual, r, end_ns)
+                continue
+            if slots[rows[r]["window"]] < 0 and rows[r]["state"] & AWAITED:
+                put(fast.agenda, rows, r, rows[r]["time_ns"], rows[r]["time_ns"])
                 ctl[NEED] = int64(rows[r]["window"])
                 return position
-            at[TAKEN] += 1
-            _answered(
-                model, fast, nodes, shards, ctl, settings, fleet, edges, virtual, response, slots, trace, r, plain
-            )
-        if resumed:
-            continue  # they were due before, and what decides something next may be another by now
+            counts[_EVENTS] += 1
+            _answered(model, fast, nodes, shards, ctl, settings, fleet, edges, virtual, response, slots, trace, r)
         if event == _END:
             ctl[ENDED] = 1
             return position
@@ -612,7 +508,7 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
         counts[_EVENTS] += 1
         window = ctl[WINDOW]
         if window < edges.shape[0] - 2 and now >= edges[window + 1]:
-            flush(fast, nodes, virtual, window)
+            flush(fast.sent, nodes, virtual, window)
             while window < edges.shape[0] - 2 and now >= edges[window + 1]:
                 window += 1
             ctl[WINDOW] = window
@@ -621,19 +517,19 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
         over = NONE  # an attempt has come to nothing
         answer = _LATE
         took = int64(0)
-        if plain or event == _ARRIVAL:
+        if event == _ARRIVAL:
             m = batch[position]
             if position == drawn_until:
-                _draw(batch, position, stop, model, fast.drawn)
+                draw(batch, position, stop, model, fast.drawn)
                 drawn_from = position
                 drawn_until = min(position + DRAWN, stop)
-            took = fast.drawn[position - drawn_from, 0]
-            shard = fast.drawn[position - drawn_from, 1]
+            took = fast.drawn[SERVICE_NS, position - drawn_from]
+            shard = fast.drawn[SHARD, position - drawn_from]
             position += 1
             kind = int64(m["kind"])
             counts[_OFFERED] += 1
             virtual.offered_minor[window] += m["amount_minor"]
-            if at[FREE_LIVE] == 0 or (not plain and at[FREE_ATTEMPTS] == 0):
+            if at[FREE_LIVE] == 0 or at[FREE_ATTEMPTS] == 0:
                 virtual.dropped[window, kind - 1] += 1
                 virtual.ended[window, kind - 1, _DROPPED] += 1
                 virtual.reasons[_DROPPED, _IN_FLIGHT] += 1
@@ -647,8 +543,7 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             little[_CLIENT, ARRIVED] += 1
             little[_CLIENT, AREA_NS] -= now
             at[FREE_LIVE] -= 1
-            if not plain:
-                at[FREE_ATTEMPTS] -= 1
+            at[FREE_ATTEMPTS] -= 1
             at[FREE_ROWS] -= 1
             virtual.inside_top[window] = max(virtual.inside_top[window], at[MOST] - at[FREE_LIVE])
             send = int64(fast.free[at[FREE_ROWS]])
@@ -666,14 +561,14 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             row["made"] = 1
             shards[shard]["flight"] += 1
             shards[shard]["flight_max"] = max(shards[shard]["flight_max"], shards[shard]["flight"])
-            if not plain and model.retries:
+            if model.retries:
                 deposit(budgets, RETRY, now)
         elif event == _TIMER:
             over = ctl[LATE_HEAD]
             counts[_TIMEOUTS] += 1
         elif event == _RETRY:
-            send = int64(fast.departures.near[0]["row"])
-            cal.heap_pop(fast.departures.near, at[RETRYING])
+            send = int64(fast.retries[0]["row"])
+            heap_pop(fast.retries, at[RETRYING])
             at[RETRYING] -= 1
             counts[_RETRIES] += 1
             virtual.retries[window] += 1
@@ -695,7 +590,7 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
         # ---- an attempt goes out ----
         if send != NONE:
             row = rows[send]
-            first = plain or row["number"] == 0
+            first = row["number"] == 0
             index = int64(row["id"]) * INDEX
             if not first:
                 index += row["number"]
@@ -726,12 +621,11 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                 virtual.attempts[window] += 1
                 fast.sent[n] += 1
                 node = nodes[n]
-                there = int64(node["flight"] if plain else node["working"])
+                there = int64(node["working"])
                 counts[_REGRET] += max(min(there, LEVELS - 1) - virtual.levels[LEVELS], 0)
                 row["node"] = n
                 row["balancer"] = b
-                if not plain:
-                    ctl[ACTIVE] += 1
+                ctl[ACTIVE] += 1
                 flight = int64(node["flight"]) + 1
                 node["flight"] = flight
                 node["flight_max"] = max(int64(node["flight_max"]), flight)
@@ -748,9 +642,7 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                 comes = now + model.client_ns if delayed else now
                 begin = max(comes, node["touched_ns"] if model.workers == 1 else fast.free_ns[n, 0])
                 refused = False
-                if plain:
-                    refused = flight - 1 - model.workers >= model.queue
-                elif limited:
+                if limited:
                     # Service begins in the order of arrival. So the queue is full if the one that came `queue` before, of those
                     # that came since the last found a worker free, has not begun either.
                     waited = int64(node["waiting"])
@@ -789,13 +681,8 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                     if model.workers == 1:
                         node["touched_ns"] = done
                     else:
-                        _take_worker(fast.free_ns, n, done)
-                    if done <= edges[window + 1] or window == edges.shape[0] - 2:
-                        node["queue_area"] += begin - comes
-                        node["busy_area"] += took
-                    else:
-                        _spread(virtual.node_queue_ns, edges, window, n, comes, begin, 1)
-                        _spread(virtual.node_busy_ns, edges, window, n, begin, done, 1)
+                        take_worker(fast.free_ns, n, done)
+                    serve(nodes, virtual, edges, window, n, comes, begin, done)
                     little[_NODES, SPENT_NS] += done - comes
                     if impatient and begin > now + model.timeout_ns:
                         counts[_WASTED] += 1
@@ -810,26 +697,22 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                         at[CAME] += 1
                     else:
                         shift_level(virtual.levels, there, 1)
-                        if not plain:
-                            little[_NODES, ARRIVED] += 1
-                            node["working"] += 1
-                    if two_steps:
-                        put(fast.departures, rows, ctl, send, done)
-                    else:
-                        put(fast.answers, rows, ctl, send, done)
+                        little[_NODES, ARRIVED] += 1
+                        node["working"] += 1
+                    put(fast.agenda, rows, send, done, now)
 
         # ---- an attempt has come to nothing, for its client ----
         if over != NONE:
-            q = over if plain else int64(rows[over]["root"])
+            q = int64(rows[over]["root"])
             if answer != _NO_NODE:
                 virtual.node_failed[window, int64(rows[over]["node"])] += 1
-                _stop_awaiting(model, rows, nodes, ctl, settings, fleet, over, now, 0, plain)
+                _stop_awaiting(model, rows, nodes, ctl, settings, fleet, over, now, 0)
             if answer == _LATE:
                 rows[q]["flags"] |= DOUBT
             again = False
             wait = 0
-            made = 1 if plain else int64(rows[q]["made"])
-            if not plain and (model.retry_on >> answer) & 1 and made <= model.retries:
+            made = int64(rows[q]["made"])
+            if (model.retry_on >> answer) & 1 and made <= model.retries:
                 wait = backoff_ns(
                     made - 1, model.backoff_ns, model.factor, model.longest_ns, model.jitter, model.backoff_key,
                     int64(rows[q]["id"]) * INDEX + made,
@@ -854,7 +737,7 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                 rows[q]["made"] += 1
                 rows[q]["refs"] += 1
                 ctl[ACTIVE + RETRIED] += 1
-                cal.heap_push(fast.departures.near, at[RETRYING], now + wait, ctl[SEQ], r)
+                heap_push(fast.retries, at[RETRYING], now + wait, ctl[SEQ], r)
                 at[RETRYING] += 1
                 ctl[SEQ] += 1
             else:
@@ -866,38 +749,8 @@ def _run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                 if rows[q]["flags"] & DOUBT:
                     status = _UNKNOWN
                 _end(rows, virtual, trace, shards, q, window, status, reason, NONE, now)
-            if plain:
-                _free_root(fast, virtual, over)
-            elif not rows[over]["state"] & INSIDE:
+            if not rows[over]["state"] & INSIDE:
                 _free(fast, virtual, over)
-
-
-@kernel
-def run(
-    batch: NDArray[np.void], start: int, stop: int, last: int, end_ns: int, model: Model, fast: Fast,
-    nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64], budgets: NDArray[np.float64], settings: Settings,
-    fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64],
-    trace: NDArray[np.void],
-) -> int:  # fmt: skip
-    """Runs batch[start:stop]; with `last` then what is left, until `end_ns`. Returns as `general.run` does."""
-    return _run(
-        batch, start, stop, last, end_ns, model, fast, nodes, shards, ctl, budgets, settings, fleet, edges, virtual, response,
-        slots, trace, False,  # noqa: FBT003  a constant for the compiler
-    )  # fmt: skip
-
-
-@kernel
-def run_plain(
-    batch: NDArray[np.void], start: int, stop: int, last: int, end_ns: int, model: Model, fast: Fast,
-    nodes: NDArray[np.void], shards: NDArray[np.void], ctl: NDArray[np.int64], budgets: NDArray[np.float64], settings: Settings,
-    fleet: Fleet, edges: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64],
-    trace: NDArray[np.void],
-) -> int:  # fmt: skip
-    """As `run`, for units of the simplest kind (`is_plain`), and without what they do not need."""
-    return _run(
-        batch, start, stop, last, end_ns, model, fast, nodes, shards, ctl, budgets, settings, fleet, edges, virtual, response,
-        slots, trace, True,  # noqa: FBT003  as above
-    )  # fmt: skip
 
 
 @kernel
@@ -907,7 +760,7 @@ def give_up(  # noqa: C901, PLR0912, PLR0915  one case for each state
 ) -> None:  # fmt: skip
     """The run is over: what is not settled is in doubt. Sums that were made out beforehand are cut off here."""
     rows, counts, little = fast.rows, virtual.counts, virtual.little
-    flush(fast, nodes, virtual, ctl[WINDOW])
+    flush(fast.sent, nodes, virtual, ctl[WINDOW])
     for i in range(min(fast.at[LATE_AT], LATE)):
         virtual.node_times[fast.late[i, 0], fast.late[i, 1]] += 1
     while ctl[WINDOW] < edges.shape[0] - 2 and end_ns >= edges[ctl[WINDOW] + 1]:
@@ -931,10 +784,8 @@ def give_up(  # noqa: C901, PLR0912, PLR0915  one case for each state
             if nodes[n]["slowness"] != 1.0:
                 took = int64(took * nodes[n]["slowness"])
             begin = done - took
-            first = _window_of(edges, window, max(comes, end_ns))
-            _spread(virtual.node_busy_ns, edges, first, n, max(begin, end_ns), done, -1)
+            unserve(virtual, edges, window, n, comes, begin, done, end_ns)
             if begin > end_ns:
-                _spread(virtual.node_queue_ns, edges, first, n, max(comes, end_ns), begin, -1)
                 if model.timeout_ns and begin > row["sent_ns"] + model.timeout_ns:
                     counts[_WASTED] -= 1
                     counts[_WASTED_NS] -= took
@@ -949,7 +800,7 @@ def give_up(  # noqa: C901, PLR0912, PLR0915  one case for each state
                 if state & FIRST_THERE:
                     counts[_APPLIED_COUNT] -= 1
                     rows[q]["flags"] &= ~APPLIED
-                    _take_hash(virtual.digests, 1, row["id"])
+                    take_hash(virtual.digests, 1, row["id"])
                 else:
                     counts[_REPEATED] -= 1
             if not state & ON_THE_WAY:
@@ -966,22 +817,13 @@ def give_up(  # noqa: C901, PLR0912, PLR0915  one case for each state
             counts[_UNKNOWN_APPLIED] += 1
 
 
-def complete(virtual: Virtual, *, plain: bool) -> None:
+def complete(virtual: Virtual) -> None:
     """Fills in the counts that follow from others.
 
     The time integral at the nodes follows from queue and busy time shared out by window, who was told ok from the count of ends.
-    In the simplest kind of unit also who came to the nodes, from attempts less those refused, and who left, from the nodes'
-    histograms: other arrays than those that they are held against.
     """
     counts = virtual.counts
     counts[Count.ACKNOWLEDGED] = virtual.ended[:, :, Status.OK].sum()
     counts[Count.SETTLED] += counts[Count.ACKNOWLEDGED]
     counts[Count.PICKS] = counts[Count.ATTEMPTS]
-    nodes = virtual.little[Station.NODES]
-    if plain:
-        # Here what is answered ok is what was applied, by construction.
-        counts[Count.APPLIED] = virtual.shard_ok.sum()
-        virtual.digests[1] = virtual.digests[0]
-        nodes[ARRIVED] = virtual.node_sent.sum() - virtual.node_failed.sum()
-        nodes[LEFT] = virtual.node_times.sum(dtype=np.int64) + counts[Count.LEFT]
-    nodes[AREA_NS] = virtual.node_busy_ns.sum() + virtual.node_queue_ns.sum()
+    virtual.little[Station.NODES, AREA_NS] = virtual.node_busy_ns.sum() + virtual.node_queue_ns.sum()

@@ -12,12 +12,13 @@ is still inside is settled as in doubt.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simulator.balancer.policy import open_fleet
-from simulator.engine.virtual import fast, general
+from simulator.engine.virtual import direct, fast, general
 from simulator.engine.virtual.calendar import ENTRY, open_calendar
 from simulator.engine.virtual.guards import open_guards
 from simulator.engine.virtual.model import CLASSES, Setup, compile_scenario
@@ -43,6 +44,21 @@ if TYPE_CHECKING:
 BLOCK = 16_384  # transactions made at a time: 1 MiB, which the second-level cache holds
 NODES_APART = 16  # up to so many nodes have histograms of their own in each window; more share one
 _RESIDENT = 64  # windows whose histograms are dense at once
+
+
+class Engine(StrEnum):
+    """Which kernels run a unit, from the fastest to the one that runs all; where several suit, the result is the same."""
+
+    DIRECT = "direct"  # see `direct`
+    FAST = "fast"  # see `fast`
+    GENERAL = "general"  # see `general`
+
+
+def engine_for(setup: Setup) -> Engine:
+    """The fastest engine that suits a unit."""
+    if direct.suits(setup):
+        return Engine.DIRECT
+    return Engine.FAST if fast.suits(setup) else Engine.GENERAL
 
 
 @dataclass(frozen=True)
@@ -154,22 +170,22 @@ class Simulation:
     """One unit's state, advanced by blocks of transactions."""
 
     def __init__(
-        self, setup: Setup, grid_ns: NDArray[np.int64], *, events_per_s: float = 100_000.0, traced: int = 0,
-        by_fast_path: bool | None = None, windows: WindowHistograms | None = None,
+        self, setup: Setup, grid_ns: NDArray[np.int64], *, arrivals_per_s: float = 25_000.0, traced: int = 0,
+        engine: Engine | None = None, windows: WindowHistograms | None = None,
     ) -> None:  # fmt: skip
         """Prepares a run.
 
         Args:
             setup: what to simulate.
             grid_ns: edges of the windows to count in.
-            events_per_s: a guess, for the calendar's first width, and on the fast path for its last; a wrong one costs time (on
-                the fast path, if it is far too low, much) and changes nothing.
+            arrivals_per_s: a guess at the most, for the width of what orders events; a wrong one costs time (much, if it is far
+                too low) and changes nothing.
             traced: of so many transactions (ids 1 … traced), say what became of each.
-            by_fast_path: False: by the general engine even where the fast path suits. The result is the same.
+            engine: which is to run it; None: the fastest that suits.
             windows: where to count response times, if several count in the same; None: in one of its own.
 
         Raises:
-            ValueError: there are more windows than a record has room for, or the fast path is asked for and does not suit.
+            ValueError: there are more windows than a record has room for, or the engine that is asked for does not suit.
         """
         model = setup.model
         if len(grid_ns) - 1 > np.iinfo(np.uint16).max:
@@ -183,16 +199,18 @@ class Simulation:
             setup.settings, model.nodes, model.balancers, weights=setup.weights, seed=setup.seed,
             ring_least=setup.ring_least, table_size=setup.table_size,
         )  # fmt: skip
-        self.fast = by_fast_path is not False and fast.suits(setup)
-        if by_fast_path and not self.fast:
-            raise ValueError("the fast path does not suit this platform")
-        self.plain = self.fast and fast.is_plain(setup)
-        rows = (1, 1) if self.fast else (setup.in_flight, setup.attempt_rows)
+        self.engine = engine_for(setup) if engine is None else engine
+        if (self.engine is Engine.DIRECT and not direct.suits(setup)) or (
+            self.engine is Engine.FAST and not fast.suits(setup)
+        ):
+            raise ValueError(f"the {self.engine} path does not suit this platform")
+        rows = (setup.in_flight, setup.attempt_rows) if self.engine is Engine.GENERAL else (1, 1)
         self._pool = open_pool(*rows)
-        self._calendar = open_calendar(rows[1], events_per_s, model.nodes * model.workers)
-        self._fast = fast.open_fast(setup, events_per_s) if self.fast else None
+        self._calendar = open_calendar(rows[1], 4.0 * arrivals_per_s, model.nodes * model.workers)
+        self._direct = direct.open_direct(setup, arrivals_per_s) if self.engine is Engine.DIRECT else None
+        self._fast = fast.open_fast(setup, arrivals_per_s) if self.engine is Engine.FAST else None
         self._nodes = np.zeros(model.nodes, NODE)
-        if self._fast is None:
+        if self.engine is Engine.GENERAL:
             self._nodes["head"] = self._nodes["tail"] = NONE
         self._nodes["slowness"] = 1.0 / setup.speed
         self._down = np.zeros(model.nodes, np.int64)
@@ -226,6 +244,8 @@ class Simulation:
     @property
     def inside(self) -> int:
         """How many are in flight."""
+        if self._direct is not None:
+            return int(self._direct.at[direct.MOST] - self._direct.at[direct.FREE])
         if self._fast is not None:
             return int(self._fast.at[fast.MOST] - self._fast.at[fast.FREE_LIVE])
         return len(self._pool.live) - int(self._pool.free[1])
@@ -243,8 +263,14 @@ class Simulation:
     def _run(self, batch: NDArray[Any], *, last: bool, end_ns: int) -> None:
         position = 0
         while True:
-            if self._fast is not None:
-                position = (fast.run_plain if self.plain else fast.run)(
+            if self._direct is not None:
+                position = direct.run(
+                    batch, position, len(batch), int(last), end_ns, self._setup.model, self._direct, self._nodes, self._shards,
+                    self._ctl, self._setup.settings, self._fleet, self._edges, self._virtual, self._windows.dense,
+                    self._windows.slots, self._trace,
+                )  # fmt: skip
+            elif self._fast is not None:
+                position = fast.run(
                     batch, position, len(batch), int(last), end_ns, self._setup.model, self._fast, self._nodes, self._shards,
                     self._ctl, self._budgets, self._setup.settings, self._fleet, self._edges, self._virtual,
                     self._windows.dense, self._windows.slots, self._trace,
@@ -271,12 +297,17 @@ class Simulation:
         end_ns = self._last_ns + self._setup.drain_ns
         self._run(np.zeros(0, TRANSACTION), last=True, end_ns=end_ns)
         ended_ns = end_ns if self.inside else self.now_ns
-        if self._fast is not None:
+        if self._direct is not None:
+            direct.give_up(
+                self._direct, self._nodes, self._shards, self._edges, self._virtual, self._trace, self._ctl, ended_ns
+            )
+            direct.complete(self._virtual)
+        elif self._fast is not None:
             fast.give_up(
                 self._setup.model, self._fast, self._nodes, self._shards, self._edges, self._virtual, self._trace, self._ctl,
                 ended_ns,
             )  # fmt: skip
-            fast.complete(self._virtual, plain=self.plain)
+            fast.complete(self._virtual)
         else:
             general.give_up(
                 self._setup.model, self._pool, self._nodes, self._shards, self._ctl, self._edges, self._virtual,
@@ -329,7 +360,7 @@ def simulate(
     setup = compile_scenario(scenario, unit)
     if grid_ns is None:
         grid_ns = peak_grid(int(rate.duration_s * 1e9), setup.drain_ns, int(peak_s * 1e9))
-    simulation = Simulation(setup, grid_ns, events_per_s=4.0 * peak_per_s / scenario.fleet.units, traced=traced)
+    simulation = Simulation(setup, grid_ns, arrivals_per_s=peak_per_s / scenario.fleet.units, traced=traced)
     transactions = (
         source if source is not None else build_source(scenario, payees=scenario.balancer.hash.key == "payee")
     )

@@ -18,7 +18,7 @@ from simulator.arrivals.process import Mmpp, Poisson, Regular
 from simulator.arrivals.rate import Rate
 from simulator.balancer.policy import settings_of
 from simulator.engine.virtual.model import compile_unit
-from simulator.engine.virtual.simulation import BLOCK, LittleLaw, Simulation
+from simulator.engine.virtual.simulation import BLOCK, Engine, LittleLaw, Simulation
 from simulator.engine.virtual.tally import Count
 from simulator.kernel import kernel
 from simulator.scenario.client import Client
@@ -216,8 +216,8 @@ def records_of(results: Results) -> dict[str, tuple[float, float]]:
 def observe(queue: Queue, *, customers: int, warm_up: int = 0, seed: int = 1, general: bool = False) -> Observed:
     """Simulates `warm_up` customers, then `customers` more, until all have left.
 
-    Memory is 24 bytes for each. Independent replications take different seeds. `general`: by the general engine even where the
-    fast path would do.
+    Memory is 24 bytes for each. Independent replications take different seeds. `general`: by the general engine even where a
+    faster one would do.
 
     Raises:
         ValueError: the queue is none.
@@ -255,7 +255,7 @@ def observe(queue: Queue, *, customers: int, warm_up: int = 0, seed: int = 1, ge
     )  # fmt: skip
     edges = np.array([0, 2**62], np.int64)
     simulation = Simulation(
-        setup, edges, events_per_s=4.0 * rate.peak()[0], traced=total, by_fast_path=False if general else None
+        setup, edges, arrivals_per_s=rate.peak()[0], traced=total, engine=Engine.GENERAL if general else None
     )
     source = Customers(_arrivals(queue, rate, seed), queue.classes, seed, total)
     block = np.zeros(BLOCK, TRANSACTION)

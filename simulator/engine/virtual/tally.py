@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from simulator.kernel import bit_length, inlined
+from simulator.kernel import bit_length, inlined, int64
 from simulator.measure.recorder import KINDS, REASONS, STATUSES
 from simulator.transaction import Reason, Status
 
@@ -139,6 +139,22 @@ def shift_level(levels: NDArray[np.int64], load: int, change: int) -> None:
     levels[LEVELS] = min(levels[LEVELS], after)
     while levels[LEVELS] < LEVELS - 1 and levels[levels[LEVELS]] == 0:
         levels[LEVELS] += 1
+
+
+@inlined
+def enter_level(levels: NDArray[np.int64], load: int) -> None:
+    """As `shift_level` by one up, without a branch."""
+    levels[min(load, LEVELS - 1)] -= 1
+    levels[min(load + 1, LEVELS - 1)] += 1
+    levels[LEVELS] += int64(levels[levels[LEVELS]] == 0)
+
+
+@inlined
+def leave_level(levels: NDArray[np.int64], load: int) -> None:
+    """As `shift_level` by one down, without a branch."""
+    levels[min(load, LEVELS - 1)] -= 1
+    levels[min(load - 1, LEVELS - 1)] += 1
+    levels[LEVELS] = min(levels[LEVELS], load - 1)
 
 
 @inlined
