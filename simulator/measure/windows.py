@@ -7,7 +7,10 @@ sums run over pairs as they lie: nothing that is read off them makes another arr
 
 from __future__ import annotations
 
+import mmap
+from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -205,6 +208,18 @@ def _joined(blocks: list[NDArray[np.void]], length: int) -> NDArray[np.void]:
     return joined
 
 
+def _small_pages(shape: tuple[int, ...]) -> NDArray[np.uint32]:
+    """Zeros of which only the parts that are written to take memory.
+
+    NumPy asks for huge pages for large arrays, and the first value in one takes, and zeroes, 2 MiB: a dozen histograms.
+    """
+    memory = mmap.mmap(-1, 4 * prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.uint32).reshape(shape)
+
+
 class WindowHistograms:
     """Histograms per window × kind × node, in memory that does not grow with the number of values.
 
@@ -217,7 +232,7 @@ class WindowHistograms:
     def __init__(self, windows: int, kinds: int, nodes: int, resident: int = 4, spill: Path | None = None) -> None:
         self.kinds = kinds
         self.nodes = nodes
-        self.dense = np.zeros((resident, kinds, nodes, COUNTS), np.uint32)
+        self.dense = _small_pages((resident, kinds, nodes, COUNTS))
         # The kinds that may have been written to. Looking through the histograms of those that never came would cost more than
         # some windows' values, so a caller who knows of fewer may say so.
         self.used = set(range(kinds))
