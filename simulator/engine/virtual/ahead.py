@@ -10,8 +10,12 @@ from simulator.balancer.fleet import Load, Rule
 from simulator.engine.virtual.general import INDEX
 from simulator.engine.virtual.model import FCFS, NODE_TIMES
 from simulator.engine.virtual.service import draw_all
-from simulator.kernel import fused, inlined, int64, kernel
+from simulator.engine.virtual.tally import coarse_index
+from simulator.kernel import fused, inlined, int64, kernel, prefetch
+from simulator.measure.grid import window_of
+from simulator.measure.histogram import index_of
 from simulator.seeds import mix
+from simulator.transaction import Kind, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 DRAWN = 256  # arrivals whose draws are made at once
 INDICES, SERVICE_NS, SHARD = 0, 1, 2  # rows of what is drawn, (3, DRAWN) int64
 
+MANY = 512  # nodes that no longer fit the nearest caches
+_LATE = 16  # answers between asking for a histogram's cache line and using it; a power of two
+_OK = int(Status.OK)
+_PAYMENT, _REFUND, _POST = int(Kind.PAYMENT), int(Kind.REFUND), int(Kind.POST)
 _RULES = (Rule.RANDOM, Rule.ROUND_ROBIN, Rule.DRAWS, Rule.DISTINCT, Rule.SCAN, Rule.AFFINITY)
 
 
@@ -73,17 +81,6 @@ def take_worker(free_ns: NDArray[np.int64], n: int, until_ns: int) -> None:
         free_ns[n, i] = free_ns[n, child]
         i = child
     free_ns[n, i] = until_ns
-
-
-@inlined
-def window_of(edges: NDArray[np.int64], window: int, time_ns: int) -> int:
-    """The window of a time, looked for from one nearby."""
-    last = edges.shape[0] - 2
-    while window < last and time_ns >= edges[window + 1]:
-        window += 1
-    while window > 0 and time_ns < edges[window]:
-        window -= 1
-    return window
 
 
 @inlined
@@ -144,10 +141,63 @@ def unserve(
     virtual: Virtual, edges: NDArray[np.int64], window: int, n: int, comes: int, begin: int, done: int, end_ns: int
 ) -> None:  # fmt: skip
     """Takes back what `serve` has counted beyond the end of the run, in `window`."""
-    first = window_of(edges, window, max(comes, end_ns))
+    first = window_of(edges, max(comes, end_ns), window)
     spread(virtual.node_busy_ns, edges, first, n, max(begin, end_ns), done, -1)
     if begin > end_ns:
         spread(virtual.node_queue_ns, edges, first, n, max(comes, end_ns), begin, -1)
+
+
+@fused
+def count_ok(
+    late: NDArray[np.int64], virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64], kind: int,
+    amount_minor: int, shard: int, sent_window: int, took: int, n: int, window: int,
+) -> None:  # fmt: skip
+    """Counts an answer `ok` from node n, in `window`; `late` is from `open_late`."""
+    place = n if response.shape[2] > 1 else 0
+    response[slots[sent_window], kind - 1, place, index_of(took)] += 1
+    bucket = coarse_index(took)
+    if virtual.node_times.shape[0] > MANY:
+        # With thousands of nodes this line is in no cache near by: it is asked for now, and counted `_LATE` answers later.
+        place = late[_LATE, 0] & (_LATE - 1)
+        if late[_LATE, 0] >= _LATE:
+            virtual.node_times[late[place, 0], late[place, 1]] += 1
+        prefetch(virtual.node_times, (n, bucket))
+        late[place, 0] = n
+        late[place, 1] = bucket
+        late[_LATE, 0] += 1
+    else:
+        virtual.node_times[n, bucket] += 1
+    virtual.shard_ok[window, shard] += 1
+    if kind == _PAYMENT or kind == _REFUND or kind == _POST:
+        virtual.settled_minor[window] += amount_minor
+    virtual.ended[window, kind - 1, _OK] += 1
+
+
+def open_late() -> NDArray[np.int64]:
+    """(_LATE + 1, 2): node and bucket of the last answers, counted a little later; how many there were."""
+    return np.zeros((_LATE + 1, 2), np.int64)
+
+
+@kernel
+def flush_late(late: NDArray[np.int64], virtual: Virtual) -> None:
+    """Counts those that are still to be counted."""
+    for i in range(min(late[_LATE, 0], _LATE)):
+        virtual.node_times[late[i, 0], late[i, 1]] += 1
+
+
+@inlined
+def note(
+    trace: NDArray[np.void], number: int, sent_ns: int, done_ns: int, status: int, reason: int, node: int, attempts: int
+) -> None:
+    """Says what became of a transaction, where that is asked for."""
+    if trace.shape[0] > 0:
+        line = trace[number - 1]
+        line["intended_ns"] = sent_ns
+        line["done_ns"] = done_ns
+        line["status"] = status
+        line["reason"] = reason
+        line["node"] = node
+        line["attempts"] = attempts
 
 
 @kernel

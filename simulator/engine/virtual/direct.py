@@ -26,16 +26,20 @@ from simulator.engine.virtual.agenda import next_ns, open_agenda, put, take
 from simulator.engine.virtual.ahead import (
     DRAWN,
     INDICES,
+    MANY,
     SERVICE_NS,
     SHARD,
+    count_ok,
     draw,
     flush,
+    flush_late,
     foreseeable,
+    note,
+    open_late,
     serve,
     take_hash,
     take_worker,
     unserve,
-    window_of,
 )
 from simulator.engine.virtual.general import ENDED, INDEX, NEED, NOW, WINDOW, add_hashes
 from simulator.engine.virtual.records import NONE
@@ -47,14 +51,13 @@ from simulator.engine.virtual.tally import (
     SPENT_NS,
     Count,
     Station,
-    coarse_index,
     enter_level,
     leave_level,
 )
-from simulator.kernel import fused, inlined, int64, kernel, prefetch
-from simulator.measure.histogram import index_of
+from simulator.kernel import fused, int64, kernel, prefetch
+from simulator.measure.grid import window_of
 from simulator.seeds import bits
-from simulator.transaction import Kind, Reason, Status
+from simulator.transaction import Reason, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +86,6 @@ assert ROW.itemsize == 32, ROW.itemsize  # noqa: PLR2004, S101  two to a cache l
 DETAIL = np.dtype([("id", "<u8"), ("amount_minor", "<i8"), ("begin_ns", "<i8")])
 
 _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
-_PAYMENT, _REFUND, _POST = int(Kind.PAYMENT), int(Kind.REFUND), int(Kind.POST)
 _IN_FLIGHT, _OVERFLOW, _TIMEOUT, _CIRCUIT = (
     int(Reason.IN_FLIGHT), int(Reason.OVERFLOW), int(Reason.TIMEOUT), int(Reason.CIRCUIT),
 )  # fmt: skip
@@ -93,13 +95,11 @@ _QUEUE_FULL, _NO_NODES, _LEFT = int(Count.QUEUE_FULL), int(Count.NO_NODE), int(C
 _SETTLED = int(Count.SETTLED)
 _DRAWS, _RANDOM, _AFFINITY = int(Rule.DRAWS), int(Rule.RANDOM), int(Rule.AFFINITY)
 
-_MANY = 512  # nodes that no longer fit the nearest caches
 _AHEAD = 6  # arrivals
 _KINDS, _IDS = 3, 4  # rows of `Direct.drawn`, behind those of `ahead`
-LATE = 16  # answers between asking for a histogram's cache line and using it; a power of two
 
 # Scalars of the direct path, in `Direct.at`. Arrivals of the batch in [BLOCK_FROM, BLOCK_UNTIL) are drawn and counted as offered.
-FREE, MOST, LATE_AT, DRAIN_NS, BLOCK_FROM, BLOCK_UNTIL = range(6)
+FREE, MOST, DRAIN_NS, BLOCK_FROM, BLOCK_UNTIL = range(5)
 
 
 class Direct(NamedTuple):
@@ -108,12 +108,12 @@ class Direct(NamedTuple):
     rows: NDArray[np.void]  # (R,) ROW
     details: NDArray[np.void]  # (R,) DETAIL
     free: NDArray[np.int32]  # (R,) a stack of free rows
-    at: NDArray[np.int64]  # (6,) see above
+    at: NDArray[np.int64]  # (5,) see above
     free_ns: NDArray[
         np.int64
     ]  # (nodes, workers): when each worker is free, a heap a node; of one worker `touched_ns` says it
     drawn: NDArray[np.int64]  # (5, DRAWN) see `ahead.draw`; then kinds and ids
-    late: NDArray[np.int64]  # (LATE, 2) node and bucket of the last answers, counted a little later: see `_ok`
+    late: NDArray[np.int64]  # see `ahead.open_late`
     departures: Agenda
     sent: NDArray[np.int64]  # (nodes,) attempts in this window
 
@@ -121,7 +121,7 @@ class Direct(NamedTuple):
 def open_direct(setup: Setup, arrivals_per_s: float) -> Direct:
     """Nothing is under way; the guess of arrivals a second is for the agenda."""
     model, size = setup.model, setup.in_flight
-    at = np.zeros(6, np.int64)
+    at = np.zeros(5, np.int64)
     at[FREE] = at[MOST] = size
     at[DRAIN_NS] = setup.drain_ns
     return Direct(
@@ -131,7 +131,7 @@ def open_direct(setup: Setup, arrivals_per_s: float) -> Direct:
         at=at,
         free_ns=np.zeros((model.nodes, model.workers), np.int64),
         drawn=np.zeros((5, DRAWN), np.int64),
-        late=np.zeros((LATE, 2), np.int64),
+        late=open_late(),
         departures=open_agenda(size, arrivals_per_s, model.nodes * model.workers),
         sent=np.zeros(model.nodes, np.int64),
     )
@@ -141,20 +141,6 @@ def suits(setup: Setup) -> bool:
     """Whether a unit is of the simplest kind."""
     model = setup.model
     return foreseeable(setup) and not (model.staged or model.client_ns or model.timeout_ns or model.retries)
-
-
-@inlined
-def _trace(
-    trace: NDArray[np.void], number: int, sent_ns: int, done_ns: int, status: int, reason: int, node: int, attempts: int
-) -> None:
-    if trace.shape[0] > 0:
-        line = trace[number - 1]
-        line["intended_ns"] = sent_ns
-        line["done_ns"] = done_ns
-        line["status"] = status
-        line["reason"] = reason
-        line["node"] = node
-        line["attempts"] = attempts
 
 
 @fused
@@ -191,32 +177,6 @@ def _offer(
 
 
 @fused
-def _ok(
-    direct: Direct, virtual: Virtual, response: NDArray[np.uint32], slots: NDArray[np.int64], kind: int, amount_minor: int,
-    shard: int, sent_window: int, took: int, n: int, window: int,
-) -> None:  # fmt: skip
-    """Counts an answer `ok` from node n, in `window`."""
-    place = n if response.shape[2] > 1 else 0
-    response[slots[sent_window], kind - 1, place, index_of(took)] += 1
-    bucket = coarse_index(took)
-    if virtual.node_times.shape[0] > _MANY:
-        # With thousands of nodes this line is in no cache near by: it is asked for now, and counted `LATE` answers later.
-        place = direct.at[LATE_AT] & (LATE - 1)
-        if direct.at[LATE_AT] >= LATE:
-            virtual.node_times[direct.late[place, 0], direct.late[place, 1]] += 1
-        prefetch(virtual.node_times, (n, bucket))
-        direct.late[place, 0] = n
-        direct.late[place, 1] = bucket
-        direct.at[LATE_AT] += 1
-    else:
-        virtual.node_times[n, bucket] += 1
-    virtual.shard_ok[window, shard] += 1
-    if kind == _PAYMENT or kind == _REFUND or kind == _POST:
-        virtual.settled_minor[window] += amount_minor
-    virtual.ended[window, kind - 1, _OK] += 1
-
-
-@fused
 def _not_ok(
     virtual: Virtual, trace: NDArray[np.void], number: np.uint64, kind: int, window: int, sent_ns: int, now: int, status: int,
     reason: int,
@@ -229,7 +189,7 @@ def _not_ok(
     virtual.little[_CLIENT, AREA_NS] += now
     virtual.little[_CLIENT, SPENT_NS] += now - sent_ns
     virtual.settled_ns[0] = max(virtual.settled_ns[0], now)
-    _trace(trace, int64(number), sent_ns, now, status, reason, NONE, 1)
+    note(trace, int64(number), sent_ns, now, status, reason, NONE, 1)
 
 
 @fused
@@ -254,7 +214,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
 ) -> int:  # fmt: skip
     """Runs batch[start:stop]; with `last` then what is left, until `end_ns`. Returns as `general.run` does."""
     rows, at, counts, drawn = direct.rows, direct.at, virtual.counts, direct.drawn
-    drawn_ahead = model.nodes > _MANY and (settings.rule == _DRAWS or settings.rule == _RANDOM)
+    drawn_ahead = model.nodes > MANY and (settings.rule == _DRAWS or settings.rule == _RANDOM)
     traced = trace.shape[0] > 0
     room = model.workers + model.queue
     ctl[NEED] = NONE
@@ -284,14 +244,15 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                     put(direct.departures, rows, r, now, now)
                     break
                 row["open"] = 0
-                _ok(
-                    direct, virtual, response, slots, int64(row["kind"]), direct.details[r]["amount_minor"], int64(row["shard"]),
-                    int64(row["window"]), now - row["sent_ns"], int64(row["node"]), window_of(edges, window, now),
+                count_ok(
+                    direct.late, virtual, response, slots, int64(row["kind"]), direct.details[r]["amount_minor"],
+                    int64(row["shard"]), int64(row["window"]), now - row["sent_ns"], int64(row["node"]),
+                    window_of(edges, now, window),
                 )  # fmt: skip
                 left_ns += now
                 spent_ns += now - row["sent_ns"]
                 last_ns = max(last_ns, now)
-                _trace(trace, int64(direct.details[r]["id"]), row["sent_ns"], now, _OK, 0, int64(row["node"]), 1)
+                note(trace, int64(direct.details[r]["id"]), row["sent_ns"], now, _OK, 0, int64(row["node"]), 1)
             departed += 1
             _depart(direct, nodes, shards, settings, fleet, virtual, r)
             direct.free[free] = r
@@ -307,7 +268,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             if now >= edges[window + 1]:
                 virtual.inside_top[window] = most
                 flush(direct.sent, nodes, virtual, window)
-                window = window_of(edges, window, now)
+                window = window_of(edges, now, window)
                 most = virtual.inside_top[window]
             if slots[window] < 0:
                 ctl[NEED] = window
@@ -336,7 +297,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             virtual.little[_CLIENT, ARRIVED] -= 1
             virtual.little[_CLIENT, AREA_NS] += now
             take_hash(virtual.digests, 0, m["id"])
-            _trace(trace, int64(m["id"]), now, 0, _DROPPED, _IN_FLIGHT, 0, 0)
+            note(trace, int64(m["id"]), now, 0, _DROPPED, _IN_FLIGHT, 0, 0)
             continue
         most = max(most, at[MOST] - free + 1)
         inside = int64(shards[shard]["flight"]) + 1
@@ -389,13 +350,13 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
         if traced:
             trace[int64(m["id"]) - 1]["wait_ns"] = begin - now
         if done - now <= at[DRAIN_NS]:
-            ends = window if done < edges[window + 1] else window_of(edges, window, done)
-            _ok(direct, virtual, response, slots, kind, m["amount_minor"], shard, window, done - now, n, ends)
+            ends = window if done < edges[window + 1] else window_of(edges, done, window)
+            count_ok(direct.late, virtual, response, slots, kind, m["amount_minor"], shard, window, done - now, n, ends)
             left_ns += done
             spent_ns += done - now
             last_ns = max(last_ns, done)
             if traced:
-                _trace(trace, int64(m["id"]), now, done, _OK, 0, n, 1)
+                note(trace, int64(m["id"]), now, done, _OK, 0, n, 1)
         else:
             row["open"] = 1
             row["window"] = window
@@ -421,9 +382,8 @@ def give_up(
 ) -> None:  # fmt: skip
     """The run is over: what is still open is in doubt. What was counted beyond the end is cut off here."""
     flush(direct.sent, nodes, virtual, ctl[WINDOW])
-    for i in range(min(direct.at[LATE_AT], LATE)):
-        virtual.node_times[direct.late[i, 0], direct.late[i, 1]] += 1
-    ctl[WINDOW] = window_of(edges, ctl[WINDOW], end_ns)
+    flush_late(direct.late, virtual)
+    ctl[WINDOW] = window_of(edges, end_ns, ctl[WINDOW])
     window = ctl[WINDOW]
     for r in range(direct.rows.shape[0]):
         row = direct.rows[r]

@@ -31,16 +31,20 @@ from simulator.balancer.fleet import Rule
 from simulator.engine.virtual.agenda import next_ns, open_agenda, put, take
 from simulator.engine.virtual.ahead import (
     DRAWN,
+    MANY,
     SERVICE_NS,
     SHARD,
+    count_ok,
     draw,
     flush,
+    flush_late,
     foreseeable,
+    note,
+    open_late,
     serve,
     take_hash,
     take_worker,
     unserve,
-    window_of,
 )
 from simulator.engine.virtual.calendar import ENTRY, heap_pop, heap_push
 from simulator.engine.virtual.general import (
@@ -76,13 +80,12 @@ from simulator.engine.virtual.tally import (
     SPENT_NS,
     Count,
     Station,
-    coarse_index,
     shift_level,
 )
 from simulator.kernel import fused, inlined, int64, kernel, prefetch
-from simulator.measure.histogram import index_of
+from simulator.measure.grid import window_of
 from simulator.seeds import bits
-from simulator.transaction import Kind, Reason, Status
+from simulator.transaction import Reason, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,7 +126,6 @@ AWAITED, INSIDE, SERVED, REFUSED, FIRST_THERE, ON_THE_WAY = 1, 2, 4, 8, 16, 32
 _MOST_QUEUED = 1 << 24  # begin times kept for queue limits: 128 MiB, of which only long queues touch much
 
 _OK, _REJECTED, _UNKNOWN, _DROPPED = int(Status.OK), int(Status.REJECTED), int(Status.UNKNOWN), int(Status.DROPPED)
-_PAYMENT, _REFUND, _POST = int(Kind.PAYMENT), int(Kind.REFUND), int(Kind.POST)
 _IN_FLIGHT, _OVERFLOW, _TIMEOUT, _CIRCUIT = (
     int(Reason.IN_FLIGHT), int(Reason.OVERFLOW), int(Reason.TIMEOUT), int(Reason.CIRCUIT),
 )  # fmt: skip
@@ -141,16 +143,14 @@ _REPEATED, _APPLIED_COUNT, _ACK_NOT_APPLIED = (
 _UNKNOWN_APPLIED, _REFUSED_APPLIED = int(Count.UNKNOWN_APPLIED), int(Count.REFUSED_APPLIED)
 _ATTEMPTS_ENDED, _SETTLED_COUNT = int(Count.ATTEMPTS_ENDED), int(Count.SETTLED)
 
-_MANY = 512  # nodes that no longer fit the nearest caches
 _AHEAD = 6  # arrivals
 _DRAWS, _RANDOM = int(Rule.DRAWS), int(Rule.RANDOM)
 
-LATE = 16  # answers between asking for a histogram's cache line and using it; a power of two
 
 _ARRIVAL, _TIMER, _RETRY, _REFUSAL, _END = range(5)
 
 # Scalars of the fast path, in `Fast.at`.
-FREE_ROWS, FREE_LIVE, FREE_ATTEMPTS, CAME, GONE, REFUSED_HEAD, REFUSED_TAIL, RETRYING, LATE_AT, MOST = range(10)
+FREE_ROWS, FREE_LIVE, FREE_ATTEMPTS, CAME, GONE, REFUSED_HEAD, REFUSED_TAIL, RETRYING, MOST = range(9)
 
 
 class Fast(NamedTuple):
@@ -158,14 +158,14 @@ class Fast(NamedTuple):
 
     rows: NDArray[np.void]  # (R,) ROW
     free: NDArray[np.int32]  # (R,) a stack of free rows
-    at: NDArray[np.int64]  # (10,) see above
+    at: NDArray[np.int64]  # (9,) see above
     free_ns: NDArray[
         np.int64
     ]  # (nodes, workers): when each worker is free, a heap a node; of one worker `touched_ns` says it
     begins: NDArray[np.int64]  # (nodes, queue): when the last that had to wait begin; a ring a node (`head`, `waiting`)
     came: NDArray[np.int64]  # (C, 2) when, and to which node: attempts on their way to nodes, a ring
     drawn: NDArray[np.int64]  # (3, DRAWN) see `ahead.draw`
-    late: NDArray[np.int64]  # (LATE, 2) node and bucket of the last answers, counted a little later: see `_ok`
+    late: NDArray[np.int64]  # see `ahead.open_late`
     agenda: Agenda  # departures from nodes, and answers
     retries: NDArray[np.void]  # (R,) ENTRY, a heap: in their backoff
     sent: NDArray[np.int64]  # (nodes,) attempts in this window
@@ -175,7 +175,7 @@ def open_fast(setup: Setup, arrivals_per_s: float) -> Fast:
     """Nothing is under way; the guess of arrivals a second is for the agenda."""
     model = setup.model
     size = setup.in_flight + (setup.attempt_rows if model.retries else 0)
-    at = np.zeros(10, np.int64)
+    at = np.zeros(9, np.int64)
     at[FREE_ROWS], at[FREE_LIVE], at[FREE_ATTEMPTS] = size, setup.in_flight, setup.attempt_rows
     at[MOST] = setup.in_flight
     at[REFUSED_HEAD] = at[REFUSED_TAIL] = NONE
@@ -189,7 +189,7 @@ def open_fast(setup: Setup, arrivals_per_s: float) -> Fast:
         begins=np.zeros((model.nodes, model.queue if _limited(setup) else 1), np.int64),
         came=np.zeros((1 << (size - 1).bit_length() if model.client_ns else 1, 2), np.int64),
         drawn=np.zeros((3, DRAWN), np.int64),
-        late=np.zeros((LATE, 2), np.int64),
+        late=open_late(),
         agenda=open_agenda(size, (2.0 if two else 1.0) * arrivals_per_s, servers),
         retries=np.zeros(size + 1 if model.retries else 1, ENTRY),
         sent=np.zeros(model.nodes, np.int64),
@@ -234,21 +234,7 @@ def _end(
     virtual.settled_ns[0] = max(virtual.settled_ns[0], now)
     if status == _UNKNOWN:
         row["flags"] |= IN_DOUBT
-    _trace(rows, trace, q, now, status, reason, node)
-
-
-@inlined
-def _trace(
-    rows: NDArray[np.void], trace: NDArray[np.void], q: int, now: int, status: int, reason: int, node: int
-) -> None:
-    if trace.shape[0] > 0:
-        line = trace[int64(rows[q]["id"]) - 1]
-        line["intended_ns"] = rows[q]["sent_ns"]
-        line["done_ns"] = now
-        line["status"] = status
-        line["reason"] = reason
-        line["node"] = node
-        line["attempts"] = rows[q]["made"]
+    note(trace, int64(row["id"]), row["sent_ns"], now, status, reason, node, int64(row["made"]))
 
 
 @fused
@@ -261,31 +247,19 @@ def _ok(
     row = rows[q]
     kind = int64(row["kind"])
     took = done - row["sent_ns"]
-    window = window_of(edges, ctl[WINDOW], done)
-    place = n if response.shape[2] > 1 else 0
-    response[slots[row["window"]], kind - 1, place, index_of(took)] += 1
-    # With thousands of nodes this line is in no cache near by: it is asked for now, and counted `LATE` answers later.
-    place = fast.at[LATE_AT] & (LATE - 1)
-    if fast.at[LATE_AT] >= LATE:
-        virtual.node_times[fast.late[place, 0], fast.late[place, 1]] += 1
-    bucket = coarse_index(took)
-    prefetch(virtual.node_times, (n, bucket))
-    fast.late[place, 0] = n
-    fast.late[place, 1] = bucket
-    fast.at[LATE_AT] += 1
-    virtual.ended[window, kind - 1, _OK] += 1
     shard = int64(row["shard"])
     shards[shard]["flight"] -= 1
-    virtual.shard_ok[window, shard] += 1
-    if kind == _PAYMENT or kind == _REFUND or kind == _POST:
-        virtual.settled_minor[window] += row["amount_minor"]
+    count_ok(
+        fast.late, virtual, response, slots, kind, row["amount_minor"], shard, int64(row["window"]), took, n,
+        window_of(edges, done, ctl[WINDOW]),
+    )  # fmt: skip
     add_hash(virtual.digests, 0, row["id"])
     # Little's law by the other sum: ∫ number dt is what leaving times add up to, less what arrival times do.
     virtual.little[_CLIENT, AREA_NS] += done
     virtual.little[_CLIENT, SPENT_NS] += took
     virtual.little[_CLIENT, LEFT] += 1
     virtual.settled_ns[0] = max(virtual.settled_ns[0], done)
-    _trace(rows, trace, q, done, _OK, 0, n)
+    note(trace, int64(row["id"]), row["sent_ns"], done, _OK, 0, n, int64(row["made"]))
 
 
 @fused
@@ -443,7 +417,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
     impatient = model.timeout_ns > 0
     limited = fast.begins.shape[1] == model.queue or model.queue == 0
     came_mask = fast.came.shape[0] - 1
-    drawn_ahead = model.nodes > _MANY and (settings.rule == _DRAWS or settings.rule == _RANDOM)
+    drawn_ahead = model.nodes > MANY and (settings.rule == _DRAWS or settings.rule == _RANDOM)
     ctl[NEED] = NONE
     position = start
     drawn_from = start
@@ -761,8 +735,7 @@ def give_up(  # noqa: C901, PLR0912, PLR0915  one case for each state
     """The run is over: what is not settled is in doubt. Sums that were made out beforehand are cut off here."""
     rows, counts, little = fast.rows, virtual.counts, virtual.little
     flush(fast.sent, nodes, virtual, ctl[WINDOW])
-    for i in range(min(fast.at[LATE_AT], LATE)):
-        virtual.node_times[fast.late[i, 0], fast.late[i, 1]] += 1
+    flush_late(fast.late, virtual)
     while ctl[WINDOW] < edges.shape[0] - 2 and end_ns >= edges[ctl[WINDOW] + 1]:
         ctl[WINDOW] += 1
     window = ctl[WINDOW]
