@@ -18,6 +18,7 @@ _LN2_LOW = 1.9082149292705877e-10
 _ROOT_HALF = 0x3FE6A09E667F3BCD  # the bits of √½
 _FRACTION = 52  # bits
 _BIAS = 1_023
+_LEAST = -700.0  # of an exponent
 _ROUNDER = 6755399441055744.0  # 1.5 · 2⁵²: adding and taking it away again rounds to the nearest integer
 
 
@@ -50,10 +51,11 @@ def log(x: float) -> float:
 
 @inlined
 def exp(x: float) -> float:
-    """The exponential function, for |x| ≤ 700; of others the result has no meaning.
+    """The exponential function, for x ≤ 700; beyond, the result has no meaning. Below −700 it is that of −700, 10⁻³⁰⁴.
 
     x = k ln 2 + r with |r| ≤ ½ ln 2, and e^r = 1 + r + r²/2! + …, of which that range needs fourteen terms.
     """
+    x = max(x, _LEAST)
     power = (x * (1.0 / _LN2) + _ROUNDER) - _ROUNDER
     r = (x - power * _LN2_HIGH) - power * _LN2_LOW
     series = 1.0 / 6227020800.0

@@ -8,13 +8,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.engine.virtual.agenda import IN_FAR, next_ns, open_agenda, put, take
+from simulator.engine.virtual.agenda import IN_FAR, next_ns, open_agenda, peek, put, take
 from simulator.engine.virtual.direct import ROW
 from simulator.engine.virtual.records import NEVER_NS
 
 MOST = 64
 # How far ahead a row is put in, in ns: within a bucket, some buckets on, beyond the wheel of a narrow agenda.
-AHEAD = st.one_of(st.integers(0, 3), st.integers(0, 2_000), st.integers(0, 10**7))
+# Many are due at one instant.
+AHEAD = st.one_of(st.integers(0, 5).map(lambda k: 1_000 * k), st.integers(0, 2_000), st.integers(0, 10**7))
 STEPS = st.lists(st.one_of(st.tuples(st.just("put"), AHEAD), st.tuples(st.just("until"), AHEAD)), max_size=MOST)
 WIDTHS = st.sampled_from([1e-3, 1e3, 1e6, 1e9])
 
@@ -42,12 +43,21 @@ def test_what_is_put_in_comes_out_in_order_of_time_and_of_one_instant_the_first_
         while model and model[0][0] <= until:
             time_ns, expected = model.pop(0)
             assert next_ns(agenda) == time_ns
+            assert peek(agenda) == expected
             assert take(agenda, rows) == expected
         now = until
     for time_ns, expected in model:
         assert next_ns(agenda) == time_ns
         assert take(agenda, rows) == expected
     assert next_ns(agenda) == NEVER_NS
+
+
+def test_a_bucket_that_an_earlier_row_displaces_keeps_its_order() -> None:
+    agenda, rows = open_agenda(8, 1e6, 1), _rows()
+    for r, time_ns in enumerate([1_000, 1_000, 5, 1_000]):
+        rows[r]["time_ns"] = time_ns
+        put(agenda, rows, r, time_ns, 0)
+    assert [take(agenda, rows) for _ in range(4)] == [2, 0, 1, 3]
 
 
 def test_what_lies_beyond_the_wheel_waits_in_a_heap() -> None:

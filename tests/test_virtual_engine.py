@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
+from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from virtual_reference import Reference
 
 from simulator.balancer.policy import settings_of
+from simulator.engine.virtual import simulation as simulation_module
 from simulator.engine.virtual.model import compile_unit
 from simulator.engine.virtual.simulation import Engine, Results, Simulation, engine_for
 from simulator.engine.virtual.tally import Count
@@ -130,11 +133,12 @@ def _batches(draw: st.DrawFn) -> NDArray[np.void]:
 
 def _simulate(
     setup: Setup, batch: NDArray[np.void], cuts: list[int] | None = None, shift: float = 1e6, *, engine: Engine = Engine.GENERAL,
-    scale: int = 1,
+    scale: int = 1, resident: int = 3,
 ) -> Results:  # fmt: skip
-    # Many windows, so that histograms have to be asked for in the middle of it.
+    # Many windows, few of them dense at once, so that histograms have to be asked for in the middle of it, and again.
     edges = np.array([*range(0, 150_000 * scale, 5_000 * scale), 2**61], np.int64)
-    simulation = Simulation(setup, edges, arrivals_per_s=shift, traced=len(batch), engine=engine)
+    with mock.patch.object(simulation_module, "RESIDENT", resident):
+        simulation = Simulation(setup, edges, arrivals_per_s=shift, traced=len(batch), engine=engine)
     places = [0, *sorted(cut % (len(batch) + 1) for cut in cuts or []), len(batch)]
     for start, stop in pairwise(places):
         simulation.step(batch[start:stop])
@@ -242,12 +246,66 @@ def _alike(general: Results, fast: Results) -> None:
     batch=_batches(),
     cuts=st.lists(st.integers(0, 10_000), max_size=3),
     rate=st.sampled_from([1e5, 1e12]),
+    resident=st.sampled_from([2, 3, 64]),
 )
 def test_the_direct_path_gives_what_the_general_engine_gives(
-    setup: Setup, batch: NDArray[np.void], cuts: list[int], rate: float
+    setup: Setup, batch: NDArray[np.void], cuts: list[int], rate: float, resident: int
 ) -> None:
     assert engine_for(setup) is Engine.DIRECT
-    _alike(_simulate(setup, batch), _simulate(setup, batch, cuts, rate, engine=Engine.DIRECT))
+    _alike(_simulate(setup, batch), _simulate(setup, batch, cuts, rate, engine=Engine.DIRECT, resident=resident))
+
+
+def _crowd(nodes: int, **changes: Any) -> tuple[Setup, NDArray[np.void]]:  # noqa: ANN401  fields of a platform
+    platform = Platform.model_validate(
+        {"nodes": nodes, "service": {"mean": "400us"}, "shards": {"count": 4}, "queue": 100, **changes}
+    )
+    setup = compile_unit(platform, Client(), settings_of("p2c"), seed=1, drain_ns=10**9)
+    batch = np.zeros(1_000, TRANSACTION)
+    batch["id"], batch["kind"], batch["amount_minor"] = np.arange(1, 1_001), 1, 100
+    batch["intended_ns"] = np.arange(1_000) * 1_009
+    batch["payer"] = np.arange(1_000) * 7
+    return setup, batch
+
+
+@pytest.mark.parametrize(("changes", "engine"), [({}, Engine.DIRECT), ({"network": {"client": "53us"}}, Engine.FAST)])
+def test_hundreds_of_nodes_and_more_than_a_block_of_arrivals_give_what_the_general_engine_gives(
+    changes: dict[str, Any], engine: Engine
+) -> None:
+    setup, batch = _crowd(600, **changes)
+    _alike(_simulate(setup, batch, scale=1_000), _simulate(setup, batch, engine=engine, scale=1_000))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    drain_ns=st.sampled_from([0, 2_000, 20_000]),
+    resident=st.sampled_from([2, 5]),
+    cuts=st.lists(st.integers(0, 10_000)),
+)
+def test_transactions_that_are_open_while_a_block_is_under_way_are_counted_in_their_windows(
+    drain_ns: int, resident: int, cuts: list[int]
+) -> None:
+    platform = Platform.model_validate({"nodes": 8, "workers": 64, "service": {"mean": "40us"}, "shards": {"count": 1}})
+    setup = compile_unit(platform, Client(), settings_of("p2c"), seed=1, drain_ns=drain_ns)
+    batch = np.zeros(1_000, TRANSACTION)
+    batch["id"], batch["kind"], batch["amount_minor"] = np.arange(1, 1_001), 1, 100
+    batch["intended_ns"] = np.arange(1_000) * 101
+    _alike(_simulate(setup, batch), _simulate(setup, batch, cuts, engine=Engine.DIRECT, resident=resident))
+
+
+def test_more_windows_due_at_one_instant_than_are_dense_at_once_do_not_go_round_for_ever() -> None:
+    platform = Platform.model_validate(
+        {
+            "nodes": 3, "service": {"distribution": "deterministic", "mean": "60us"}, "weights": [1.0, 1.5, 3.0],
+            "shards": {"count": 1},
+        }
+    )  # fmt: skip
+    setup = compile_unit(platform, Client(), settings_of("round_robin"), seed=1, drain_ns=10)
+    batch = np.zeros(5, TRANSACTION)
+    batch["id"], batch["kind"], batch["amount_minor"] = np.arange(1, 6), 1, 100
+    batch["intended_ns"] = np.array([0, 20_000, 40_000, 60_000, 90_000])
+    general = _simulate(setup, batch)
+    for engine in (Engine.DIRECT, Engine.FAST):
+        _alike(general, _simulate(setup, batch, engine=engine, resident=2))
 
 
 SCALE = (
@@ -306,16 +364,20 @@ def _acting(draw: st.DrawFn) -> tuple[Setup, NDArray[np.void]]:
     drawn=_acting(),
     cuts=st.lists(st.integers(0, 10_000), max_size=3),
     rate=st.sampled_from([1e2, 1e5, 1e9]),
+    resident=st.sampled_from([2, 64]),
 )
 def test_the_fast_path_gives_what_the_general_engine_gives_also_where_clients_act(
-    drawn: tuple[Setup, NDArray[np.void]], cuts: list[int], rate: float
+    drawn: tuple[Setup, NDArray[np.void]], cuts: list[int], rate: float, resident: int
 ) -> None:
     setup, batch = drawn
     if setup.drain_ns < setup.model.shard_ns:
         assert engine_for(setup) is Engine.GENERAL
         return
     assert engine_for(setup) is not Engine.GENERAL
-    _alike(_simulate(setup, batch, scale=SCALE), _simulate(setup, batch, cuts, rate, engine=Engine.FAST, scale=SCALE))
+    _alike(
+        _simulate(setup, batch, scale=SCALE),
+        _simulate(setup, batch, cuts, rate, engine=Engine.FAST, scale=SCALE, resident=resident),
+    )
 
 
 def test_answers_that_wait_for_their_histogram_come_before_the_next_time_out() -> None:

@@ -142,7 +142,6 @@ def simulate_units(
     count = scenario.fleet.units
     rate = build_rate(scenario)
     peak_per_s, _ = rate.peak()
-    # The guess is for the width of the calendar alone: about four events a transaction.
     setups = [compile_scenario(scenario, unit) for unit in units]
     # Of large units times are kept for all nodes together, so those of one process can be counted in one place.
     nodes = setups[0].model.nodes

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.elementary import exp, log
 from simulator.kernel import inlined, kernel
 
 AliasTable = NDArray[np.uint32]
@@ -35,7 +36,9 @@ def zipf_table(merchants: int, exponent: float) -> AliasTable:
         raise ValueError(f"there are 1 to 2^32 - 1 merchants, not {merchants}")
     if not 0.0 <= exponent < np.inf:
         raise ValueError(f"a Zipf exponent is a number ≥ 0, not {exponent}")
-    return alias_table(np.arange(1, merchants + 1, dtype=np.float64) ** -exponent)
+    weights = np.empty(merchants)
+    _zipf(exponent, weights)
+    return alias_table(weights)
 
 
 def zipf_shares(merchants: int, exponent: float, ranks: int) -> NDArray[np.float64]:
@@ -70,6 +73,12 @@ def alias_table(weights: NDArray[np.float64]) -> AliasTable:
     table = np.empty((weights.size, 2), np.uint32)
     _build(weights * (weights.size / total), np.empty(weights.size, np.int64), table)
     return table
+
+
+@kernel
+def _zipf(exponent: float, weights: NDArray[np.float64]) -> None:
+    for rank in range(weights.size):
+        weights[rank] = exp(-exponent * log(float(rank + 1)))
 
 
 # Invariant: scaled[c] is what column c still has to place, in columns; `work` holds the columns below one from the

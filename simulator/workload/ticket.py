@@ -168,7 +168,7 @@ class Ticket:
     @property
     def mu(self) -> float:
         """The mean of the amount's logarithm."""
-        return log(self.mean_minor) - 0.5 * self.sigma**2
+        return elementary.log(float(self.mean_minor)) - 0.5 * self.sigma**2
 
 
 @fused

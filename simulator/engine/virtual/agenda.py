@@ -8,8 +8,8 @@ with many thousands of them would be in no cache near by. What lies beyond the w
 
 Invariants: the wheel holds only rows of [now, now + the wheel's length), where now is the time of the last `put`, before which
 nothing is left; so no two buckets share a place. The first bucket that is not empty is at place `at[NEXT_PLACE]` and sorted,
-`at[NEXT_NS]` is the time of its first row; `at[FAR_NS]` is that of the heap's. Rows have `time_ns` and `next`; of one instant,
-the one put in first comes first.
+`at[NEXT_NS]` is the time of its first row, `at[TAIL]` its last row; the others hold what was put in last first. `at[FAR_NS]` is
+the time of the heap's first. Rows have `time_ns` and `next`; of one instant, the one put in first comes first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEAST_BUCKETS, MOST_BUCKETS = 16_384, 131_072  # 64 and 512 KiB of list heads, o
 _WIDEST, _NARROWEST = 40, 2  # shifts: a bucket of 18 minutes, of 4 ns
 
 # Scalars of the agenda, in `Agenda.at`.
-SHIFT, IN_WHEEL, IN_FAR, NEXT_PLACE, NEXT_NS, FAR_NS, PUT = range(7)
+SHIFT, IN_WHEEL, IN_FAR, NEXT_PLACE, NEXT_NS, FAR_NS, PUT, TAIL = range(8)
 
 
 class Agenda(NamedTuple):
@@ -38,7 +38,7 @@ class Agenda(NamedTuple):
     heads: NDArray[np.int32]  # (buckets,), a power of two
     filled: NDArray[np.uint64]  # (buckets / 64,) a bit for each bucket that is not empty
     far: NDArray[np.void]  # (R,) ENTRY, a binary heap
-    at: NDArray[np.int64]  # (7,) see above
+    at: NDArray[np.int64]  # (8,) see above
 
 
 def open_agenda(rows: int, per_s: float, servers: int) -> Agenda:
@@ -50,7 +50,7 @@ def open_agenda(rows: int, per_s: float, servers: int) -> Agenda:
         servers: for the length, which is that of some services of all of them, so that few rows go to the heap.
     """
     buckets = min(max(1 << (16 * servers - 1).bit_length(), LEAST_BUCKETS), MOST_BUCKETS)
-    at = np.zeros(7, np.int64)
+    at = np.zeros(8, np.int64)
     gap_ns = 1e9 / max(per_s, 1e-3)
     narrow, long = np.floor(np.log2(0.5 * gap_ns)), np.ceil(np.log2(8 * servers * gap_ns / buckets))
     at[SHIFT] = int(np.clip(max(narrow, long), _NARROWEST, _WIDEST))
@@ -70,34 +70,57 @@ def next_ns(agenda: Agenda) -> int:
 
 
 @inlined
-def _insert(rows: NDArray[np.void], first: int, r: int, below_ns: int) -> int:
+def peek(agenda: Agenda) -> int:
+    """The row that `take` would take; there is one."""
+    at = agenda.at
+    return int64(agenda.far[0]["row"] if at[FAR_NS] <= at[NEXT_NS] else agenda.heads[at[NEXT_PLACE]])
+
+
+@inlined
+def _insert(rows: NDArray[np.void], head: int, r: int, below_ns: int) -> int:
     """Puts row r into a sorted list, behind those that are due before `below_ns`; returns the first of it."""
-    if first == NONE or rows[first]["time_ns"] >= below_ns:
-        rows[r]["next"] = first
+    if head == NONE or rows[head]["time_ns"] >= below_ns:
+        rows[r]["next"] = head
         return r
-    before = first
+    before = head
     following = int64(rows[before]["next"])
     while following != NONE and rows[following]["time_ns"] < below_ns:
         before = following
         following = int64(rows[before]["next"])
     rows[r]["next"] = following
     rows[before]["next"] = r
-    return first
+    return head
 
 
 @kernel
-def _sort(rows: NDArray[np.void], first: int) -> int:
-    """Sorts a list; returns the first of it.
+def _sort(agenda: Agenda, rows: NDArray[np.void], place: int) -> None:
+    """Sorts the list of a bucket, and finds its tail.
 
     What was put in last is at its head, and mostly due last: so this is mostly one step a row.
     """
     done = int64(NONE)
-    r = first
+    r = int64(agenda.heads[place])
     while r != NONE:
         following = int64(rows[r]["next"])
         done = _insert(rows, done, r, rows[r]["time_ns"])
         r = following
-    return done
+    agenda.heads[place] = done
+    while rows[done]["next"] != NONE:
+        done = int64(rows[done]["next"])
+    agenda.at[TAIL] = done
+
+
+@kernel
+def _reverse(agenda: Agenda, rows: NDArray[np.void], place: int) -> None:
+    """Brings a bucket's sorted list into the order of those that are not."""
+    done = int64(NONE)
+    r = int64(agenda.heads[place])
+    while r != NONE:
+        following = int64(rows[r]["next"])
+        rows[r]["next"] = done
+        done = r
+        r = following
+    agenda.heads[place] = done
 
 
 @fused
@@ -112,16 +135,25 @@ def put(agenda: Agenda, rows: NDArray[np.void], r: int, time_ns: int, now: int) 
         at[FAR_NS] = min(at[FAR_NS], time_ns)
         return
     place = bucket & (heads.shape[0] - 1)
-    if place == at[NEXT_PLACE] and at[IN_WHEEL] > 0:
-        heads[place] = _insert(rows, int64(heads[place]), r, time_ns + 1)
-    else:
-        rows[r]["next"] = heads[place]
-        heads[place] = r
-    agenda.filled[place >> 6] |= np.uint64(1) << np.uint64(place & 63)
     at[IN_WHEEL] += 1
+    if at[IN_WHEEL] > 1 and place == at[NEXT_PLACE]:
+        if time_ns >= rows[at[TAIL]]["time_ns"]:  # as where many are put in for one instant
+            rows[r]["next"] = NONE
+            rows[at[TAIL]]["next"] = r
+            at[TAIL] = r
+        else:
+            heads[place] = _insert(rows, int64(heads[place]), r, time_ns + 1)
+            at[NEXT_NS] = min(at[NEXT_NS], time_ns)
+        return
+    rows[r]["next"] = heads[place]
+    heads[place] = r
+    agenda.filled[place >> 6] |= np.uint64(1) << np.uint64(place & 63)
     if time_ns < at[NEXT_NS]:
+        if at[IN_WHEEL] > 1 and heads[at[NEXT_PLACE]] != at[TAIL]:
+            _reverse(agenda, rows, at[NEXT_PLACE])
         at[NEXT_NS] = time_ns
         at[NEXT_PLACE] = place
+        at[TAIL] = r
 
 
 @fused
@@ -136,10 +168,10 @@ def take(agenda: Agenda, rows: NDArray[np.void]) -> int:
         return r
     place = at[NEXT_PLACE]
     r = int64(heads[place])
-    first = int64(rows[r]["next"])
-    heads[place] = first
+    following = int64(rows[r]["next"])
+    heads[place] = following
     at[IN_WHEEL] -= 1
-    if first == NONE:
+    if following == NONE:
         word = place >> 6
         bits = filled[word] & ~(np.uint64(1) << np.uint64(place & 63))
         filled[word] = bits
@@ -152,9 +184,9 @@ def take(agenda: Agenda, rows: NDArray[np.void]) -> int:
             bits = filled[word]
         place = (word << 6) + trailing_zeros(bits)
         at[NEXT_PLACE] = place
-        first = int64(heads[place])
-        if rows[first]["next"] != NONE:
-            first = _sort(rows, first)
-            heads[place] = first
-    at[NEXT_NS] = rows[first]["time_ns"]
+        at[TAIL] = heads[place]
+        if rows[at[TAIL]]["next"] != NONE:
+            _sort(agenda, rows, place)
+        following = int64(heads[place])
+    at[NEXT_NS] = rows[following]["time_ns"]
     return r

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simulator.balancer.draw import below
 from simulator.balancer.fleet import Load, Rule
 from simulator.engine.virtual.general import INDEX
 from simulator.engine.virtual.model import FCFS, NODE_TIMES
@@ -14,20 +15,23 @@ from simulator.engine.virtual.tally import coarse_index
 from simulator.kernel import fused, inlined, int64, kernel, prefetch
 from simulator.measure.grid import window_of
 from simulator.measure.histogram import index_of
-from simulator.seeds import mix
+from simulator.seeds import bits
 from simulator.transaction import Kind, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from simulator.balancer.fleet import Settings
     from simulator.engine.virtual.model import Model, Setup
     from simulator.engine.virtual.tally import Virtual
 
 DRAWN = 256  # arrivals whose draws are made at once
 INDICES, SERVICE_NS, SHARD = 0, 1, 2  # rows of what is drawn, (3, DRAWN) int64
 
+_AHEAD = 6  # arrivals
 MANY = 512  # nodes that no longer fit the nearest caches
 _LATE = 16  # answers between asking for a histogram's cache line and using it; a power of two
+_DRAWS, _RANDOM = int(Rule.DRAWS), int(Rule.RANDOM)
 _OK = int(Status.OK)
 _PAYMENT, _REFUND, _POST = int(Kind.PAYMENT), int(Kind.REFUND), int(Kind.POST)
 _RULES = (Rule.RANDOM, Rule.ROUND_ROBIN, Rule.DRAWS, Rule.DISTINCT, Rule.SCAN, Rule.AFFINITY)
@@ -63,6 +67,21 @@ def draw(batch: NDArray[np.void], first: int, stop: int, model: Model, drawn: ND
     for i in range(count):
         own = int64(float(batch[first + i]["payer"]) / units)
         drawn[SHARD, i] = own - int64(float(own) / shards) * model.shards
+
+
+@inlined
+def is_drawn(settings: Settings) -> bool:
+    """Whether the nodes of a pick follow from its random word alone, so that `ask_ahead` knows them."""
+    return settings.rule == _DRAWS or settings.rule == _RANDOM
+
+
+@inlined
+def ask_ahead(batch: NDArray[np.void], position: int, stop: int, model: Model, nodes: NDArray[np.void]) -> None:
+    """Asks for the cache lines of the two nodes of which an arrival soon to come will pick one. A wrong guess does no harm."""
+    if position + _AHEAD < stop:
+        word = bits(model.balancer_key, int64(batch[position + _AHEAD]["id"]) * INDEX)
+        prefetch(nodes, (int64(below(word, model.nodes)),))
+        prefetch(nodes, (int64(below(word << np.uint64(32), model.nodes)),))
 
 
 @inlined
@@ -198,12 +217,3 @@ def note(
         line["reason"] = reason
         line["node"] = node
         line["attempts"] = attempts
-
-
-@kernel
-def take_hash(digests: NDArray[np.uint64], row: int, number: np.uint64) -> None:
-    """Takes back what `add_hash` has added."""
-    low = mix(number + np.uint64(0x9E3779B97F4A7C15))
-    before = digests[row, 0]
-    digests[row, 0] = before - low
-    digests[row, 1] -= mix(low ^ np.uint64(0xE7037ED1A0B428DB) ^ number) + np.uint64(before < low)

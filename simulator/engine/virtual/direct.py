@@ -20,28 +20,33 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from simulator.balancer.choose import choose, note_answered, note_sent
-from simulator.balancer.draw import below
 from simulator.balancer.fleet import Rule
-from simulator.engine.virtual.agenda import next_ns, open_agenda, put, take
+from simulator.engine.virtual.agenda import next_ns, open_agenda, peek, put, take
 from simulator.engine.virtual.ahead import (
     DRAWN,
     INDICES,
     MANY,
     SERVICE_NS,
     SHARD,
+    ask_ahead,
     count_ok,
     draw,
     flush,
     flush_late,
     foreseeable,
+    is_drawn,
     note,
     open_late,
     serve,
-    take_hash,
     take_worker,
     unserve,
 )
-from simulator.engine.virtual.general import ENDED, INDEX, NEED, NOW, WINDOW, add_hashes
+from simulator.engine.virtual.general import (
+    ENDED,
+    NEED,
+    NOW,
+    WINDOW,
+)
 from simulator.engine.virtual.records import NONE
 from simulator.engine.virtual.tally import (
     AREA_NS,
@@ -51,10 +56,12 @@ from simulator.engine.virtual.tally import (
     SPENT_NS,
     Count,
     Station,
+    add_hashes,
     enter_level,
     leave_level,
+    take_hash,
 )
-from simulator.kernel import fused, int64, kernel, prefetch
+from simulator.kernel import fused, int64, kernel
 from simulator.measure.grid import window_of
 from simulator.seeds import bits
 from simulator.transaction import Reason, Status
@@ -93,9 +100,8 @@ _CLIENT = int(Station.CLIENT)
 _EVENTS, _OFFERED, _REGRET = int(Count.EVENTS), int(Count.OFFERED), int(Count.REGRET)
 _QUEUE_FULL, _NO_NODES, _LEFT = int(Count.QUEUE_FULL), int(Count.NO_NODE), int(Count.LEFT)
 _SETTLED = int(Count.SETTLED)
-_DRAWS, _RANDOM, _AFFINITY = int(Rule.DRAWS), int(Rule.RANDOM), int(Rule.AFFINITY)
+_AFFINITY = int(Rule.AFFINITY)
 
-_AHEAD = 6  # arrivals
 _KINDS, _IDS = 3, 4  # rows of `Direct.drawn`, behind those of `ahead`
 
 # Scalars of the direct path, in `Direct.at`. Arrivals of the batch in [BLOCK_FROM, BLOCK_UNTIL) are drawn and counted as offered.
@@ -145,20 +151,14 @@ def suits(setup: Setup) -> bool:
 
 @fused
 def _offer(
-    batch: NDArray[np.void],
-    first: int,
-    count: int,
-    model: Model,
-    drawn: NDArray[np.int64],
-    virtual: Virtual,
-    window: int,
-) -> None:
+    batch: NDArray[np.void], start: int, count: int, model: Model, drawn: NDArray[np.int64], virtual: Virtual, window: int
+) -> None:  # fmt: skip
     """Draws and counts arrivals of one window, as if all of them will be answered ok."""
-    draw(batch, first, first + count, model, drawn)
+    draw(batch, start, start + count, model, drawn)
     minor = int64(0)
     times_ns = int64(0)
     for i in range(count):
-        m = batch[first + i]
+        m = batch[start + i]
         minor += m["amount_minor"]
         times_ns += m["intended_ns"]
         drawn[_KINDS, i] = int64(m["kind"])
@@ -214,15 +214,18 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
 ) -> int:  # fmt: skip
     """Runs batch[start:stop]; with `last` then what is left, until `end_ns`. Returns as `general.run` does."""
     rows, at, counts, drawn = direct.rows, direct.at, virtual.counts, direct.drawn
-    drawn_ahead = model.nodes > MANY and (settings.rule == _DRAWS or settings.rule == _RANDOM)
+    drawn_ahead = model.nodes > MANY and is_drawn(settings)
     traced = trace.shape[0] > 0
     room = model.workers + model.queue
     ctl[NEED] = NONE
     position = start
     if start == 0:
         at[BLOCK_FROM] = at[BLOCK_UNTIL] = 0
-    first, until = at[BLOCK_FROM], at[BLOCK_UNTIL]
+    begins, until = at[BLOCK_FROM], at[BLOCK_UNTIL]
     window = ctl[WINDOW]
+    if position < until and slots[window] < 0:  # it had to make room for the window of one that was open
+        ctl[NEED] = window
+        return position
     # What is added to with each transaction stays in registers until the end.
     free, now = at[FREE], ctl[NOW]
     left_ns = spent_ns = departed = regret = int64(0)
@@ -236,12 +239,11 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             break
         while next_ns(direct.departures) <= until_ns:
             now = next_ns(direct.departures)
-            r = take(direct.departures, rows)
+            r = peek(direct.departures)
             if rows[r]["open"]:
                 row = rows[r]
                 if slots[row["window"]] < 0:
                     ctl[NEED] = int64(row["window"])
-                    put(direct.departures, rows, r, now, now)
                     break
                 row["open"] = 0
                 count_ok(
@@ -253,6 +255,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                 spent_ns += now - row["sent_ns"]
                 last_ns = max(last_ns, now)
                 note(trace, int64(direct.details[r]["id"]), row["sent_ns"], now, _OK, 0, int64(row["node"]), 1)
+            take(direct.departures, rows)
             departed += 1
             _depart(direct, nodes, shards, settings, fleet, virtual, r)
             direct.free[free] = r
@@ -273,18 +276,16 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             if slots[window] < 0:
                 ctl[NEED] = window
                 break
-            first = position
+            begins = position
             until = min(position + DRAWN, stop)
             while batch[until - 1]["intended_ns"] >= edges[window + 1] and window < edges.shape[0] - 2:
                 until -= 1
-            _offer(batch, first, until - first, model, drawn, virtual, window)
-        if drawn_ahead and position + _AHEAD < stop:
-            word = bits(model.balancer_key, int64(batch[position + _AHEAD]["id"]) * INDEX)
-            prefetch(nodes, (int64(below(word, model.nodes)),))
-            prefetch(nodes, (int64(below(word << np.uint64(32), model.nodes)),))
+            _offer(batch, begins, until - begins, model, drawn, virtual, window)
+        if drawn_ahead:
+            ask_ahead(batch, position, stop, model, nodes)
 
         # ---- an arrival ----
-        i = position - first
+        i = position - begins
         m = batch[position]
         position += 1
         kind, index = drawn[_KINDS, i], drawn[INDICES, i]
@@ -364,7 +365,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             direct.details[r]["id"] = m["id"]
             direct.details[r]["amount_minor"] = m["amount_minor"]
             direct.details[r]["begin_ns"] = begin
-    at[BLOCK_FROM], at[BLOCK_UNTIL], at[FREE] = first, until, free
+    at[BLOCK_FROM], at[BLOCK_UNTIL], at[FREE] = begins, until, free
     ctl[WINDOW], ctl[NOW] = window, now
     counts[_EVENTS] += departed
     counts[_REGRET] += regret

@@ -10,8 +10,8 @@ it. What is left of the event list:
 * what decides something, one after the other: arrivals, refusals on their way back (in order, their way takes a constant time),
   time-outs (in the order in which they were set) and retries whose backoff is over (a heap: they are few).
 
-Before each of the last, departures and answers until then are taken in. At one instant: departures, answers, refusals, retries,
-time-outs, arrivals.
+Before each of the last, departures and answers until then are taken in. At one instant: departures and answers (which do not
+touch each other), refusals, retries, time-outs, arrivals.
 
 `suits` says when; the result is then that of the general engine, transaction by transaction (a test holds them together), but
 for what falls on the same nanosecond, where the general engine goes by the order in which things were scheduled.
@@ -26,23 +26,22 @@ import numpy as np
 from simulator.balancer.backoff import backoff_ns
 from simulator.balancer.budget import RETRY, deposit, withdraw
 from simulator.balancer.choose import AGAIN, REDRAWN, choose, note_answered, note_sent
-from simulator.balancer.draw import below
-from simulator.balancer.fleet import Rule
-from simulator.engine.virtual.agenda import next_ns, open_agenda, put, take
+from simulator.engine.virtual.agenda import next_ns, open_agenda, peek, put, take
 from simulator.engine.virtual.ahead import (
     DRAWN,
     MANY,
     SERVICE_NS,
     SHARD,
+    ask_ahead,
     count_ok,
     draw,
     flush,
     flush_late,
     foreseeable,
+    is_drawn,
     note,
     open_late,
     serve,
-    take_hash,
     take_worker,
     unserve,
 )
@@ -58,7 +57,6 @@ from simulator.engine.virtual.general import (
     OK_FLAG,
     SEQ,
     WINDOW,
-    add_hash,
 )
 from simulator.engine.virtual.model import NODE_TIMES, SHARD_TIMES
 from simulator.engine.virtual.records import (
@@ -80,9 +78,11 @@ from simulator.engine.virtual.tally import (
     SPENT_NS,
     Count,
     Station,
+    add_hash,
     shift_level,
+    take_hash,
 )
-from simulator.kernel import fused, inlined, int64, kernel, prefetch
+from simulator.kernel import fused, inlined, int64, kernel
 from simulator.measure.grid import window_of
 from simulator.seeds import bits
 from simulator.transaction import Reason, Status
@@ -142,9 +142,6 @@ _REPEATED, _APPLIED_COUNT, _ACK_NOT_APPLIED = (
 )  # fmt: skip
 _UNKNOWN_APPLIED, _REFUSED_APPLIED = int(Count.UNKNOWN_APPLIED), int(Count.REFUSED_APPLIED)
 _ATTEMPTS_ENDED, _SETTLED_COUNT = int(Count.ATTEMPTS_ENDED), int(Count.SETTLED)
-
-_AHEAD = 6  # arrivals
-_DRAWS, _RANDOM = int(Rule.DRAWS), int(Rule.RANDOM)
 
 
 _ARRIVAL, _TIMER, _RETRY, _REFUSAL, _END = range(5)
@@ -417,7 +414,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
     impatient = model.timeout_ns > 0
     limited = fast.begins.shape[1] == model.queue or model.queue == 0
     came_mask = fast.came.shape[0] - 1
-    drawn_ahead = model.nodes > MANY and (settings.rule == _DRAWS or settings.rule == _RANDOM)
+    drawn_ahead = model.nodes > MANY and is_drawn(settings)
     ctl[NEED] = NONE
     position = start
     drawn_from = start
@@ -446,10 +443,8 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             now = end_ns
             event = _END
         # ---- all that only follows, until then ----
-        if drawn_ahead and position + _AHEAD < stop:
-            word = bits(model.balancer_key, int64(batch[position + _AHEAD]["id"]) * INDEX)
-            prefetch(nodes, (int64(below(word, model.nodes)),))
-            prefetch(nodes, (int64(below(word << np.uint64(32), model.nodes)),))
+        if drawn_ahead:
+            ask_ahead(batch, position, stop, model, nodes)
         if delayed:
             while at[GONE] != at[CAME] and fast.came[at[GONE] & came_mask, 0] <= now:
                 n = fast.came[at[GONE] & came_mask, 1]
@@ -458,16 +453,16 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                 nodes[n]["working"] += 1
                 at[GONE] += 1
         while next_ns(fast.agenda) <= now:
-            r = take(fast.agenda, rows)
-            if two_steps and rows[r]["state"] & SERVED:
-                counts[_EVENTS] += 1
-                _depart(model, fast, nodes, shards, virtual, r, end_ns)
-                continue
-            if slots[rows[r]["window"]] < 0 and rows[r]["state"] & AWAITED:
-                put(fast.agenda, rows, r, rows[r]["time_ns"], rows[r]["time_ns"])
+            r = peek(fast.agenda)
+            departs = two_steps and rows[r]["state"] & SERVED
+            if not departs and slots[rows[r]["window"]] < 0 and rows[r]["state"] & AWAITED:
                 ctl[NEED] = int64(rows[r]["window"])
                 return position
+            take(fast.agenda, rows)
             counts[_EVENTS] += 1
+            if departs:
+                _depart(model, fast, nodes, shards, virtual, r, end_ns)
+                continue
             _answered(model, fast, nodes, shards, ctl, settings, fleet, edges, virtual, response, slots, trace, r)
         if event == _END:
             ctl[ENDED] = 1

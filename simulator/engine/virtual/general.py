@@ -68,7 +68,16 @@ from simulator.engine.virtual.reports import (
     take_report,
 )
 from simulator.engine.virtual.service import draw_ns
-from simulator.engine.virtual.tally import LEVELS, Count, Station, arrive, coarse_index, leave, shift_level
+from simulator.engine.virtual.tally import (
+    LEVELS,
+    Count,
+    Station,
+    add_hash,
+    arrive,
+    coarse_index,
+    leave,
+    shift_level,
+)
 from simulator.kernel import fused, inlined, int64, kernel
 from simulator.measure.histogram import index_of
 from simulator.seeds import bits, mix, uniform
@@ -132,32 +141,6 @@ _NOWHERE = -2  # nothing is scheduled
 _NOTHING, _ARRIVAL, _TIMER, _DEADLINE, _HEDGE, _SCHEDULED, _SWEEP, _FAULT, _TOLD, _ASKED, _HEARD, _TICK, _SHOT = range(
     13
 )
-
-
-@inlined
-def add_hash(digests: NDArray[np.uint64], row: int, number: np.uint64) -> None:
-    """Adds the 128-bit hash of a transaction to a sum, as `ledger.digest` does for legs."""
-    low = mix(number + np.uint64(0x9E3779B97F4A7C15))
-    before = digests[row, 0]
-    digests[row, 0] = before + low
-    digests[row, 1] += mix(low ^ np.uint64(0xE7037ED1A0B428DB) ^ number) + np.uint64(before + low < before)
-
-
-@fused
-def add_hashes(digests: NDArray[np.uint64], row: int, numbers: NDArray[np.int64]) -> None:
-    """Adds those of many: the same sum, its halves apart so that no carry stands between one number and the next."""
-    low_sum = middle_sum = high_sum = np.uint64(0)
-    for i in range(numbers.shape[0]):
-        number = np.uint64(numbers[i])
-        low = mix(number + np.uint64(0x9E3779B97F4A7C15))
-        low_sum += low & np.uint64(0xFFFFFFFF)
-        middle_sum += low >> np.uint64(32)
-        high_sum += mix(low ^ np.uint64(0xE7037ED1A0B428DB) ^ number)
-    middle_sum += low_sum >> np.uint64(32)
-    low = (middle_sum << np.uint64(32)) | (low_sum & np.uint64(0xFFFFFFFF))
-    before = digests[row, 0]
-    digests[row, 0] = before + low
-    digests[row, 1] += high_sum + (middle_sum >> np.uint64(32)) + np.uint64(before + low < before)
 
 
 @inlined

@@ -95,7 +95,7 @@ def _gamma(word: np.uint64, d: float, c: float, boost: float) -> float:
     """A gamma variable over its scale; see the module."""
     power = 1.0
     if boost > 0.0:
-        power = _unit(word) ** boost
+        power = exp(boost * log(_unit(word)))
     while True:
         word = mix(word + _GAMMA_STEP)
         x = normal_quantile(_unit(word))
@@ -115,7 +115,7 @@ def _rare(times: NDArray[np.void], which: int, tables: Tables, word: np.uint64) 
     if law == _LOGNORMAL:
         return exp(row["a"] + row["b"] * normal_quantile(_unit(word)))
     if law == _PARETO:
-        return row["a"] * _unit(word) ** -row["b"]
+        return row["a"] * exp(-row["b"] * log(_unit(word)))
     if law == _GAMMA:
         return row["mean"] * _gamma(word, row["a"], row["b"], row["c"])
     scaled = _unit(word) * row["rows"]
@@ -176,7 +176,7 @@ def compile_times(wanted: Sequence[ServiceTime | None]) -> tuple[NDArray[np.void
         parameter = service.parameter
         match service.distribution:
             case "lognormal":
-                row["a"], row["b"] = np.log(row["mean"]) - 0.5 * parameter**2, parameter
+                row["a"], row["b"] = log(float(row["mean"])) - 0.5 * parameter**2, parameter
             case "pareto":
                 row["a"], row["b"] = row["mean"] * (parameter - 1.0) / parameter, 1.0 / parameter
             case "gamma":

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 BLOCK = 16_384  # transactions made at a time: 1 MiB, which the second-level cache holds
 NODES_APART = 16  # up to so many nodes have histograms of their own in each window; more share one
-_RESIDENT = 64  # windows whose histograms are dense at once
+RESIDENT = 64  # windows whose histograms are dense at once, at least 2
 
 
 class Engine(StrEnum):
@@ -161,7 +161,7 @@ class Results:
 
 def open_windows(grid_ns: NDArray[np.int64], nodes: int) -> WindowHistograms:
     """Where a unit of so many nodes counts its response times; kinds are looked through once transactions of them have come."""
-    windows = WindowHistograms(len(grid_ns) - 1, KINDS, nodes if nodes <= NODES_APART else 1, resident=_RESIDENT)
+    windows = WindowHistograms(len(grid_ns) - 1, KINDS, nodes if nodes <= NODES_APART else 1, resident=RESIDENT)
     windows.used = set()
     return windows
 

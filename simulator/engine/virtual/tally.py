@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from simulator.kernel import bit_length, inlined, int64
+from simulator.kernel import bit_length, fused, inlined, int64, kernel
 from simulator.measure.recorder import KINDS, REASONS, STATUSES
+from simulator.seeds import mix
 from simulator.transaction import Reason, Status
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 NODE_BITS = 5  # sub-buckets of a node's histogram: 32 an octave, so within 1/32 of the value
 NODE_COUNTS = (42 - NODE_BITS + 2) << NODE_BITS  # up to 2⁴² ns, an hour and more
 LEVELS = 1_024  # true loads told apart; what is above counts as the highest
+
+# Of the hashes in `Virtual.digests`, as in `ledger.digest`.
+_STEP, _SALT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xE7037ED1A0B428DB)
+_LOW_HALF, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 class Count(IntEnum):
@@ -190,6 +195,41 @@ def leave(little: NDArray[np.int64], station: int, now_ns: int, entered_ns: int)
     little[station, INSIDE] -= 1
     little[station, LEFT] += 1
     little[station, SPENT_NS] += now_ns - entered_ns
+
+
+@inlined
+def add_hash(digests: NDArray[np.uint64], row: int, number: np.uint64) -> None:
+    """Adds the 128-bit hash of a transaction to a sum, as `ledger.digest` does for legs."""
+    low = mix(number + _STEP)
+    before = digests[row, 0]
+    digests[row, 0] = before + low
+    digests[row, 1] += mix(low ^ _SALT ^ number) + np.uint64(before + low < before)
+
+
+@fused
+def add_hashes(digests: NDArray[np.uint64], row: int, numbers: NDArray[np.int64]) -> None:
+    """Adds those of many: the same sum, its halves apart so that no carry stands between one number and the next."""
+    low_sum = middle_sum = high_sum = np.uint64(0)
+    for i in range(numbers.shape[0]):
+        number = np.uint64(numbers[i])
+        low = mix(number + _STEP)
+        low_sum += low & _LOW_HALF
+        middle_sum += low >> _HALF
+        high_sum += mix(low ^ _SALT ^ number)
+    middle_sum += low_sum >> _HALF
+    low = (middle_sum << _HALF) | (low_sum & _LOW_HALF)
+    before = digests[row, 0]
+    digests[row, 0] = before + low
+    digests[row, 1] += high_sum + (middle_sum >> _HALF) + np.uint64(before + low < before)
+
+
+@kernel
+def take_hash(digests: NDArray[np.uint64], row: int, number: np.uint64) -> None:
+    """Takes back what `add_hash` has added."""
+    low = mix(number + _STEP)
+    before = digests[row, 0]
+    digests[row, 0] = before - low
+    digests[row, 1] -= mix(low ^ _SALT ^ number) + np.uint64(before < low)
 
 
 def fill(tallies: Tallies, virtual: Virtual) -> None:
