@@ -191,7 +191,8 @@ def test_the_dual_write_control_is_caught_when_nodes_are_killed(tmp_path: Path) 
     for key in named:
         legs = [int(books.records[node]["leg"][at]) for node, at in books.places(key)]
         assert legs == [Leg.DEBIT]
-        assert books.history["status"][books.history["id"] == key].tolist() == [Status.OK]
+        # Who is asked again after a kill may answer again, the same.
+        assert set(books.history["status"][books.history["id"] == key].tolist()) == {Status.OK}
 
 
 def test_without_a_fault_the_dual_write_control_passes(tmp_path: Path) -> None:
