@@ -115,9 +115,7 @@ class Direct(NamedTuple):
     details: NDArray[np.void]  # (R,) DETAIL
     free: NDArray[np.int32]  # (R,) a stack of free rows
     at: NDArray[np.int64]  # (5,) see above
-    free_ns: NDArray[
-        np.int64
-    ]  # (nodes, workers): when each worker is free, a heap a node; of one worker `touched_ns` says it
+    free_ns: NDArray[np.int64]  # (nodes, workers): when each is free, a heap a node; of one worker `touched_ns` says it
     drawn: NDArray[np.int64]  # (5, DRAWN) see `ahead.draw`; then kinds and ids
     late: NDArray[np.int64]  # see `ahead.open_late`
     departures: Agenda

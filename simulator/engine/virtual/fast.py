@@ -156,9 +156,7 @@ class Fast(NamedTuple):
     rows: NDArray[np.void]  # (R,) ROW
     free: NDArray[np.int32]  # (R,) a stack of free rows
     at: NDArray[np.int64]  # (9,) see above
-    free_ns: NDArray[
-        np.int64
-    ]  # (nodes, workers): when each worker is free, a heap a node; of one worker `touched_ns` says it
+    free_ns: NDArray[np.int64]  # (nodes, workers): when each is free, a heap a node; of one worker `touched_ns` says it
     begins: NDArray[np.int64]  # (nodes, queue): when the last that had to wait begin; a ring a node (`head`, `waiting`)
     came: NDArray[np.int64]  # (C, 2) when, and to which node: attempts on their way to nodes, a ring
     drawn: NDArray[np.int64]  # (3, DRAWN) see `ahead.draw`
