@@ -9,7 +9,7 @@ import fake_run
 import pytest
 
 from simulator.errors import SimError
-from simulator.report import answerers, folder, platform_tables, render, wording
+from simulator.report import answerers, folder, headline, platform_tables, render, wording
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +129,16 @@ def test_an_interrupted_run_says_so(summary: dict[str, Any]) -> None:
 def test_money_is_written_to_the_fen_and_rounded_down_in_headlines(minor: int, exact: str, short: str) -> None:
     assert wording.money(minor) == exact
     assert wording.money_short(minor) == short
+
+
+def test_where_holds_were_answered_ok_the_tile_says_that_they_settle_nothing(summary: dict[str, Any]) -> None:
+    def note() -> str:
+        return next(tile.note for tile in headline.tiles(summary) if tile.label == "Value settled")
+
+    summary["by_kind"] = {"payment": {"counts": {"ok": 7}}, "authorize": {"counts": {"ok": 0}}}
+    assert note().endswith(" offered")
+    summary["by_kind"]["authorize"]["counts"]["ok"] = 1
+    assert note().endswith(" offered; holds and voids settle nothing")
 
 
 def test_a_small_share_never_reads_as_none() -> None:

@@ -55,7 +55,8 @@ def tiles(summary: dict[str, Any]) -> list[Tile]:
         Tile(
             "Value settled",
             wording.money_short(value.get("settled_minor"), currency),
-            f"{wording.as_answered(audit)}of {wording.money_short(value.get('offered_minor'), currency)} offered",
+            f"{wording.as_answered(audit)}of {wording.money_short(value.get('offered_minor'), currency)} offered"
+            f"{_what_settles_nothing(summary)}",
         ),
         audit_tile.get(str(audit.get("verdict")), Tile("Audit", NO_DATA)),
         Tile("Response p50", ms(times.get("p50")), "half were faster", _tone(summary, "p(50)")),
@@ -64,6 +65,13 @@ def tiles(summary: dict[str, Any]) -> list[Tile]:
         Tile("Slowest", ms(times.get("max")), "response time, maximum", _tone(summary, "max")),
         validity_tile.get(str(validity.get("verdict")), Tile("Measurement", NO_DATA)),
     ]
+
+
+def _what_settles_nothing(summary: dict[str, Any]) -> str:
+    """Why less is settled than was offered though all was answered ok: a hold is settled when it is posted, by another."""
+    kinds = summary.get("by_kind") or {}
+    held = any(((kinds.get(kind) or {}).get("counts") or {}).get("ok") for kind in ("authorize", "void"))
+    return "; holds and voids settle nothing" if held else ""
 
 
 def _not_clean(audit: dict[str, Any]) -> Tile:
