@@ -2,7 +2,7 @@
 
 The C library's differ in their last bit from one version to the next, and with them a schedule would; these give the same bits
 on every machine. And a loop over them becomes vector code, which a loop of calls cannot: with 512-bit vectors a logarithm costs
-1 ns instead of 5 (`benchmarks/bench_elementary.py`).
+0.8 ns instead of 3 (`benchmarks/bench_elementary.py`).
 
 Both reduce the argument to a small range and sum a series there; each is within one unit in the last place.
 """

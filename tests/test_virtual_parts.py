@@ -17,7 +17,15 @@ from simulator.engine.virtual.records import ATTEMPT
 from simulator.engine.virtual.service import compile_times, draw_all, read_histogram
 from simulator.engine.virtual.simulation import simulate
 from simulator.engine.virtual.stations import Queue, deterministic, exponential, gamma, lognormal, observe, pareto
-from simulator.engine.virtual.tally import NODE_COUNTS, Count, coarse_index, coarse_middles_ns
+from simulator.engine.virtual.tally import (
+    LEVELS,
+    NODE_COUNTS,
+    Count,
+    coarse_index,
+    coarse_middles_ns,
+    enter_level,
+    leave_level,
+)
 from simulator.errors import ScenarioError
 from simulator.measure.histogram import Histogram
 from simulator.report.export import encode
@@ -343,3 +351,19 @@ def test_queues_alone_are_near_their_theory(queue: Queue, wait_s: float) -> None
     observed = observe(queue, customers=100_000, warm_up=10_000, seed=5)
     assert observed.wait_s.mean() == pytest.approx(wait_s, rel=0.15)
     assert observed.blocked == 0.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60), st.sampled_from([0, LEVELS - 3]))
+def test_the_least_load_is_known_after_each_step_of_a_node(steps: list[tuple[int, bool]], start: int) -> None:
+    loads, levels = [start] * 4, np.zeros(LEVELS + 1, np.int64)
+    levels[start], levels[LEVELS] = 4, start
+    for node, up in steps:
+        if up:
+            enter_level(levels, loads[node])
+            loads[node] += 1
+        elif loads[node]:
+            leave_level(levels, loads[node])
+            loads[node] -= 1
+        capped = [min(load, LEVELS - 1) for load in loads]
+        assert levels[LEVELS] == min(capped)
+        assert levels[:LEVELS].tolist() == np.bincount(capped, minlength=LEVELS).tolist()

@@ -36,9 +36,7 @@ def zipf_table(merchants: int, exponent: float) -> AliasTable:
         raise ValueError(f"there are 1 to 2^32 - 1 merchants, not {merchants}")
     if not 0.0 <= exponent < np.inf:
         raise ValueError(f"a Zipf exponent is a number ≥ 0, not {exponent}")
-    weights = np.empty(merchants)
-    _zipf(exponent, weights)
-    return alias_table(weights)
+    return alias_table(_weights(merchants, exponent))
 
 
 def zipf_shares(merchants: int, exponent: float, ranks: int) -> NDArray[np.float64]:
@@ -52,9 +50,15 @@ def zipf_shares(merchants: int, exponent: float, ranks: int) -> NDArray[np.float
     Returns:
         float64[min(ranks, merchants)]; over all merchants they sum to 1.
     """
-    weights = np.arange(1, merchants + 1, dtype=np.float64) ** -exponent
+    weights = _weights(merchants, exponent)
     shares: NDArray[np.float64] = weights[:ranks] / weights.sum()
     return shares
+
+
+def _weights(merchants: int, exponent: float) -> NDArray[np.float64]:
+    weights = np.empty(merchants)
+    _zipf(exponent, weights)
+    return weights
 
 
 def alias_table(weights: NDArray[np.float64]) -> AliasTable:

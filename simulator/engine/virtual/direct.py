@@ -105,7 +105,7 @@ _AFFINITY = int(Rule.AFFINITY)
 _KINDS, _IDS = 3, 4  # rows of `Direct.drawn`, behind those of `ahead`
 
 # Scalars of the direct path, in `Direct.at`. Arrivals of the batch in [BLOCK_FROM, BLOCK_UNTIL) are drawn and counted as offered.
-FREE, MOST, DRAIN_NS, BLOCK_FROM, BLOCK_UNTIL = range(5)
+FREE, DRAIN_NS, BLOCK_FROM, BLOCK_UNTIL = range(4)
 
 
 class Direct(NamedTuple):
@@ -114,7 +114,7 @@ class Direct(NamedTuple):
     rows: NDArray[np.void]  # (R,) ROW
     details: NDArray[np.void]  # (R,) DETAIL
     free: NDArray[np.int32]  # (R,) a stack of free rows
-    at: NDArray[np.int64]  # (5,) see above
+    at: NDArray[np.int64]  # (4,) see above
     free_ns: NDArray[np.int64]  # (nodes, workers): when each is free, a heap a node; of one worker `touched_ns` says it
     drawn: NDArray[np.int64]  # (5, DRAWN) see `ahead.draw`; then kinds and ids
     late: NDArray[np.int64]  # see `ahead.open_late`
@@ -125,8 +125,8 @@ class Direct(NamedTuple):
 def open_direct(setup: Setup, arrivals_per_s: float) -> Direct:
     """Nothing is under way; the guess of arrivals a second is for the agenda."""
     model, size = setup.model, setup.in_flight
-    at = np.zeros(5, np.int64)
-    at[FREE] = at[MOST] = size
+    at = np.zeros(4, np.int64)
+    at[FREE] = size
     at[DRAIN_NS] = setup.drain_ns
     return Direct(
         rows=np.zeros(size, ROW),
@@ -298,7 +298,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             take_hash(virtual.digests, 0, m["id"])
             note(trace, int64(m["id"]), now, 0, _DROPPED, _IN_FLIGHT, 0, 0)
             continue
-        most = max(most, at[MOST] - free + 1)
+        most = max(most, rows.shape[0] - free + 1)
         inside = int64(shards[shard]["flight"]) + 1
         shards[shard]["flight_max"] = max(int64(shards[shard]["flight_max"]), inside)
 

@@ -79,7 +79,8 @@ from simulator.engine.virtual.tally import (
     Count,
     Station,
     add_hash,
-    shift_level,
+    enter_level,
+    leave_level,
     take_hash,
 )
 from simulator.kernel import fused, inlined, int64, kernel
@@ -143,7 +144,6 @@ _REPEATED, _APPLIED_COUNT, _ACK_NOT_APPLIED = (
 _UNKNOWN_APPLIED, _REFUSED_APPLIED = int(Count.UNKNOWN_APPLIED), int(Count.REFUSED_APPLIED)
 _ATTEMPTS_ENDED, _SETTLED_COUNT = int(Count.ATTEMPTS_ENDED), int(Count.SETTLED)
 
-
 _ARRIVAL, _TIMER, _RETRY, _REFUSAL, _END = range(5)
 
 # Scalars of the fast path, in `Fast.at`.
@@ -205,8 +205,8 @@ def suits(setup: Setup) -> bool:
     model = setup.model
     return (
         foreseeable(setup)
-        and setup.drain_ns
-        >= model.shard_ns  # else what is on its way to a shard at the end is not told from what is there
+        # Else what is on its way to a shard at the end is not told from what is there.
+        and setup.drain_ns >= model.shard_ns
         and (not _limited(setup) or model.nodes * model.queue <= _MOST_QUEUED)
     )
 
@@ -338,7 +338,7 @@ def _depart(
     row = rows[r]
     now = row["time_ns"]
     n = int64(row["node"])
-    shift_level(virtual.levels, int64(nodes[n]["working"]), -1)
+    leave_level(virtual.levels, int64(nodes[n]["working"]))
     nodes[n]["working"] -= 1
     virtual.little[_NODES, LEFT] += 1
     row["state"] &= ~SERVED
@@ -377,7 +377,7 @@ def _answered(
     n = int64(row["node"])
     q = int64(row["root"])
     if row["state"] & SERVED:  # one step: it leaves its node at this very instant
-        shift_level(virtual.levels, int64(nodes[n]["working"]), -1)
+        leave_level(virtual.levels, int64(nodes[n]["working"]))
         nodes[n]["working"] -= 1
         virtual.little[_NODES, LEFT] += 1
         _apply(rows, virtual, r, q)
@@ -447,7 +447,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
             while at[GONE] != at[CAME] and fast.came[at[GONE] & came_mask, 0] <= now:
                 n = fast.came[at[GONE] & came_mask, 1]
                 little[_NODES, ARRIVED] += 1
-                shift_level(virtual.levels, int64(nodes[n]["working"]), 1)
+                enter_level(virtual.levels, int64(nodes[n]["working"]))
                 nodes[n]["working"] += 1
                 at[GONE] += 1
         while next_ns(fast.agenda) <= now:
@@ -663,7 +663,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop, as in the general engine
                         fast.came[at[CAME] & came_mask, 1] = n
                         at[CAME] += 1
                     else:
-                        shift_level(virtual.levels, there, 1)
+                        enter_level(virtual.levels, there)
                         little[_NODES, ARRIVED] += 1
                         node["working"] += 1
                     put(fast.agenda, rows, send, done, now)

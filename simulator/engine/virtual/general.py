@@ -75,8 +75,9 @@ from simulator.engine.virtual.tally import (
     add_hash,
     arrive,
     coarse_index,
+    enter_level,
     leave,
-    shift_level,
+    leave_level,
 )
 from simulator.kernel import fused, inlined, int64, kernel
 from simulator.measure.histogram import index_of
@@ -876,7 +877,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 elif nodes[n]["waiting"] == 0 and nodes[n]["working"] < model.workers and now >= nodes[n]["paused_ns"]:
                     arrive(little, _NODES, now)
                     attempts[a]["entered_ns"] = now
-                    shift_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), 1)
+                    enter_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]))
                     begin = n
                     direct = a
                 elif nodes[n]["waiting"] >= model.queue:
@@ -887,7 +888,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                     arrive(little, _NODES, now)
                     attempts[a]["entered_ns"] = now
                     attempts[a]["stage"] = _QUEUED
-                    shift_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), 1)
+                    enter_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]))
                     _area(nodes, n, now)
                     if nodes[n]["waiting"] == 0:
                         guards.empty_ns[n] = now
@@ -896,7 +897,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             elif stage == _SERVED:
                 n = int64(attempts[a]["node"])
                 _area(nodes, n, now)
-                shift_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]), -1)
+                leave_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"]))
                 nodes[n]["working"] -= 1
                 leave(little, _NODES, now, attempts[a]["entered_ns"])
                 if guards.settings.on:
@@ -1155,7 +1156,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
             gone = not attempts[a]["awaited"] or live[row]["flags"] & SETTLED != 0
             if gone and model.cancel:
                 counts[_CANCELLED] += 1
-                shift_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"] + 1), -1)
+                leave_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"] + 1))
                 leave(little, _NODES, now, attempts[a]["entered_ns"])
                 _cancel(model, pool, nodes, ctl, settings, fleet, counts, a)
                 continue
@@ -1163,7 +1164,7 @@ def run(  # noqa: C901, PLR0912, PLR0915  one loop over all events: a call for e
                 guards, n, now, attempts[a]["entered_ns"], int64(nodes[n]["waiting"]), int64(attempts[a]["found"])
             ):
                 counts[_ADMISSION] += 1
-                shift_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"] + 1), -1)
+                leave_level(virtual.levels, int64(nodes[n]["working"] + nodes[n]["waiting"] + 1))
                 leave(little, _NODES, now, attempts[a]["entered_ns"])
                 _refused(known, n)
                 _answer(attempts, ctl, a, _LIMIT, now + model.client_ns)

@@ -245,7 +245,7 @@ class Simulation:
     def inside(self) -> int:
         """How many are in flight."""
         if self._direct is not None:
-            return int(self._direct.at[direct.MOST] - self._direct.at[direct.FREE])
+            return len(self._direct.rows) - int(self._direct.at[direct.FREE])
         if self._fast is not None:
             return int(self._fast.at[fast.MOST] - self._fast.at[fast.FREE_LIVE])
         return len(self._pool.live) - int(self._pool.free[1])

@@ -135,20 +135,8 @@ def open_virtual(windows: int, nodes: int, shards: int) -> Virtual:
 
 
 @inlined
-def shift_level(levels: NDArray[np.int64], load: int, change: int) -> None:
-    """A node's true load has gone up or down by one; keeps the least load known."""
-    before = min(load, LEVELS - 1)
-    after = min(load + change, LEVELS - 1)
-    levels[before] -= 1
-    levels[after] += 1
-    levels[LEVELS] = min(levels[LEVELS], after)
-    while levels[LEVELS] < LEVELS - 1 and levels[levels[LEVELS]] == 0:
-        levels[LEVELS] += 1
-
-
-@inlined
 def enter_level(levels: NDArray[np.int64], load: int) -> None:
-    """As `shift_level` by one up, without a branch."""
+    """A node's true load goes up by one from `load`; keeps the least known: one more, if it was the last there."""
     levels[min(load, LEVELS - 1)] -= 1
     levels[min(load + 1, LEVELS - 1)] += 1
     levels[LEVELS] += int64(levels[levels[LEVELS]] == 0)
@@ -156,7 +144,7 @@ def enter_level(levels: NDArray[np.int64], load: int) -> None:
 
 @inlined
 def leave_level(levels: NDArray[np.int64], load: int) -> None:
-    """As `shift_level` by one down, without a branch."""
+    """A node's true load goes down by one from `load`; keeps the least load known."""
     levels[min(load, LEVELS - 1)] -= 1
     levels[min(load - 1, LEVELS - 1)] += 1
     levels[LEVELS] = min(levels[LEVELS], load - 1)
